@@ -1,0 +1,1 @@
+"""Durable tool-calling runs on Temporal."""

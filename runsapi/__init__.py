@@ -1,0 +1,1 @@
+"""The Runs protocol: models, errors, the HTTP client of an upstream, and a simulator of one."""
