@@ -1,0 +1,363 @@
+"""The `Run` workflow's contract: its names on the wire, ids, input, messages, view and result.
+
+Callers (`runlane`) and the workflow share this module and nothing else. Every name pinned here
+stands in the histories of living runs: it may be added to, never renamed. New fields have
+defaults, and unknown ones are ignored, so that old and new processes read each other.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from runsapi import Run
+
+WORKFLOW = "Run"
+DEFAULT_TASK_QUEUE = "runlane"
+
+TOOL_OUTPUTS_SIGNAL = "tool_outputs"
+NUDGE_SIGNAL = "nudge"
+SUBMIT_TOOL_OUTPUTS_UPDATE = "submit_tool_outputs"
+CANCEL_UPDATE = "cancel"
+UPDATE_METADATA_UPDATE = "update_metadata"
+VIEW_QUERY = "view"
+
+REQUEST_MEMO = "runlane_request"
+"""Set once, at the start: a `RequestMemo`."""
+PENDING_MEMO = "runlane_pending"
+"""The pending calls as `PendingCall`s with shortened arguments; meaningful only while the status
+is `requires_action`, for clearing it would cost an event."""
+
+NOTHING_NEW = "NothingNew"
+"""Type of the error by which `submit_tool_outputs` refuses a request in which nothing is new; its
+details are the `Receipts`."""
+RUN_IS_ENDING = "RunIsEnding"
+"""Type of the error by which a message comes too late for a run that has ended or is ending."""
+INVALID_MESSAGE = "InvalidMessage"
+"""Type of the error by which a malformed message is refused; it names the field and the limit."""
+
+MAX_ID_LENGTH = 255
+"""Characters of a thread or assistant id: a search attribute over 2,048 bytes ends the workflow."""
+MAX_MESSAGE_BYTES = 1_000_000
+"""Bytes of one message to a workflow, as JSON; Temporal itself refuses 2 MB, for good."""
+MAX_EARLY_CALLS = 128
+"""Answers kept for calls that nobody has asked for yet."""
+PENDING_MEMO_BYTES = 8_000
+PENDING_ARGUMENTS_SHOWN = 300
+"""Characters of a call's arguments shown in lists."""
+
+
+def poll_task_queue(task_queue: str) -> str:
+    """Return the queue of attached polls, which have slots of their own.
+
+    With polls and effects in the same slots, a hundred waiting polls held up a cancel by 31 s.
+    """
+    return f"{task_queue}-poll"
+
+
+def derive_run_id(owner: str, idempotency_key: str) -> str:
+    """Return the run id that belongs to an owner's idempotency key; the same one for ever."""
+    digest = hashlib.sha256(f"{owner}\0{idempotency_key}".encode()).digest()
+    return "run_" + base64.b32encode(digest[:15]).decode()
+
+
+def canonical_json(value: object) -> str:
+    """Return `value` as JSON with sorted keys and no spaces, so that equal values look equal."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def content_digest(text: str) -> str:
+    """Return the digest by which contents are named where they must not stand themselves."""
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Timing(_Message):
+    """How long things take, in seconds. Callers leave these alone; tests and settings don't."""
+
+    poll_floor: float = 0.5
+    """The shortest interval of our own polling curve."""
+    poll_ceiling: float = 900.0
+    """The longest one."""
+    timer_from: float = 10.0
+    """From this interval on, polls are timers of the workflow; below it, attached polls."""
+    attach_for: float = 300.0
+    """An attached poll comes back after this long."""
+    attach_for_fixed: float = 3600.0
+    """The same where the caller fixed an interval under a minute."""
+    look_floor: float = 60.0
+    """While answers are awaited, the upstream run is looked at no oftener than this."""
+    blocked_floor: float = 5.0
+    """A blocked run tries again no oftener than this."""
+    not_found_for: float = 600.0
+    """An upstream run answered by 404 for this long is gone."""
+    cancel_for: float = 600.0
+    """How long the truth is sought after a cancel before the end is called uncertain."""
+    settle_for: float = 10.0
+    """How long a create whose answer was lost is looked for before it counts as never arrived."""
+    effect_for: float = 90.0
+    """Start-to-close of create, submit, cancel and update; over the HTTP timeout, or Temporal
+    would start a second request beside the first."""
+
+
+class RunOptions(_Message):
+    """What a caller may say about a run beyond the protocol's own parameters."""
+
+    poll_interval_ms: int | None = None
+    """Fixed interval between polls; beats the upstream's header and our curve."""
+    on_expiry: Literal["recreate", "fail"] = "recreate"
+    """What happens when the upstream run expires: create another one, or end as `expired`."""
+    deadline: float = Field(default=90 * 86400.0)
+    """Seconds from the start after which the run is cancelled upstream and ends `expired`."""
+    max_rounds: int = 50
+    """Rounds of tool calls after which the run ends `incomplete`."""
+    timing: Timing = Timing()
+
+
+class RunRequest(_Message):
+    """What the run was asked for; unchanged over its whole life."""
+
+    thread_id: str
+    params: dict[str, Any]
+    """The create body as the caller gave it, plus `include`. A dict, because null and absent
+    differ and a model would make them one."""
+    options: RunOptions = RunOptions()
+    created_at: float
+    """Unix seconds by the caller's clock; the run's `created_at`, and what lists are ordered by."""
+    owner: str = ""
+
+    def digest(self) -> str:
+        """Return what two requests with one idempotency key are compared by."""
+        asked = {
+            "thread_id": self.thread_id,
+            "params": self.params,
+            "options": self.options.model_dump(mode="json", exclude={"timing"}),
+        }
+        return content_digest(canonical_json(asked))
+
+
+class RequestMemo(_Message):
+    """What a list shows of a run, and what its key is bound to, without reading the run."""
+
+    digest: str
+    created_at: float
+    metadata: dict[str, str] = {}
+    model: str | None = None
+    deadline: float | None = None
+
+
+class ToolOutputMessage(_Message):
+    """One answer as delivered."""
+
+    tool_call_id: str
+    output: str
+
+
+class ToolOutputs(_Message):
+    """Payload of the signal `tool_outputs` and the update `submit_tool_outputs`."""
+
+    tool_outputs: list[ToolOutputMessage]
+    by: str | None = None
+    """Who gives the answers, as far as the caller says."""
+
+
+class ReceiptStatus(StrEnum):
+    """What became of one delivered answer."""
+
+    ACCEPTED = "accepted"
+    """The call was waiting; this is its answer."""
+    EARLY = "early"
+    """Nobody has asked yet; kept until somebody does."""
+    DUPLICATE = "duplicate"
+    """The same content was there already."""
+    CONFLICT = "conflict"
+    """Another content was there already; the first one stands."""
+    LATE = "late"
+    """The call was submitted, ended or given up; the content was not used."""
+    UNKNOWN = "unknown"
+    """Answers are awaited, and for no such call."""
+    TOO_LARGE = "too_large"
+    """It would bring the round over what the upstream takes; `room` bytes are left."""
+    HELD = "held"
+    """A person must decide this call."""
+
+
+class Receipt(_Message):
+    """What became of one answer."""
+
+    tool_call_id: str
+    status: ReceiptStatus
+    room: int | None = None
+    """With `too_large`: bytes that would still fit."""
+
+
+class Receipts(_Message):
+    """Answer of the update `submit_tool_outputs`: one receipt for each output, in its order."""
+
+    receipts: list[Receipt]
+
+    def is_new(self) -> bool:
+        """Tell whether any of the answers changed anything."""
+        return any(
+            r.status in (ReceiptStatus.ACCEPTED, ReceiptStatus.EARLY) for r in self.receipts
+        )
+
+
+class CancelRequest(_Message):
+    """Payload of the update `cancel`."""
+
+    by: str | None = None
+
+
+class MetadataUpdate(_Message):
+    """Payload of the update `update_metadata`: the caller's pairs, replacing all former ones."""
+
+    metadata: dict[str, str] = {}
+
+
+class Acknowledged(_Message):
+    """Answer of `cancel` and `update_metadata`: recorded. The truth is got by `poll`."""
+
+    status: str
+
+
+class UpstreamView(_Message):
+    """The service that executes the run."""
+
+    name: str
+    url: str
+
+
+class AttemptView(_Message):
+    """One upstream run of ours."""
+
+    attempt: int
+    upstream_run_id: str
+    status: str
+    created_at: int | None = None
+
+
+class PendingCall(_Message):
+    """A tool call that waits for its answer."""
+
+    tool_call_id: str
+    name: str
+    arguments: str
+    arguments_digest: str
+    attempt: int = 1
+    round: int = 1
+    since_at: float | None = None
+
+
+class AnswerOutcome(StrEnum):
+    """What became of an accepted answer."""
+
+    WAITING = "waiting"
+    """Accepted; the round is not complete, or the upstream run is parked."""
+    SUBMITTED = "submitted"
+    """The upstream took it."""
+    OVERTAKEN = "overtaken"
+    """Somebody else answered the upstream, or it moved on, before ours arrived."""
+    UNUSED = "unused"
+    """The run ended without asking for it again."""
+    UNCERTAIN = "uncertain"
+    """It was sent, and whether it was taken could not be established."""
+
+
+class AnswerView(_Message):
+    """One tool call and its answer, by digest."""
+
+    tool_call_id: str
+    name: str
+    attempt: int
+    round: int
+    outcome: AnswerOutcome
+    output_digest: str
+    by: str | None = None
+    answered_at: float | None = None
+    call_ids: list[str] = []
+    """The ids under which upstream runs of all attempts asked for it."""
+
+
+class RejectedAnswer(_Message):
+    """An answer delivered by signal that could not be used."""
+
+    tool_call_id: str
+    reason: ReceiptStatus
+    at: float
+    by: str | None = None
+
+
+class BlockedKind(StrEnum):
+    """What must be mended outside before the run can go on."""
+
+    CREDENTIALS = "credentials"
+    QUOTA = "quota"
+    NOT_FOUND = "not_found"
+    OTHER_UPSTREAM = "other_upstream"
+
+
+class BlockedView(_Message):
+    """Why the run can't go on, and since when."""
+
+    kind: BlockedKind
+    message: str
+    since_at: float
+
+
+class RunlaneView(_Message):
+    """What Runlane knows beyond the protocol's own Run object; the key `runlane` in JSON."""
+
+    upstream: UpstreamView | None = None
+    upstream_run_id: str | None = None
+    attempt: int = 0
+    attempts: list[AttemptView] = []
+    upstream_status: str | None = None
+    """The upstream run's last status seen, which may be a word that the protocol doesn't have."""
+    parked: bool = False
+    blocked: BlockedView | None = None
+    needs_attention: str | None = None
+    uncertain: str | None = None
+    """What could not be established, naming the upstream run that may be alive."""
+    cancel_requested: bool = False
+    pending: list[PendingCall] = []
+    answers: list[AnswerView] = []
+    early: list[str] = []
+    """Ids of answers that came before anybody asked for them."""
+    rejected: list[RejectedAnswer] = []
+    polls: int = 0
+    rounds: int = 0
+    recreations: int = 0
+    simulated: bool = False
+    deadline_at: float | None = None
+    # Filled in by the orchestrator, from outside the workflow:
+    known_at: float | None = None
+    """Unix seconds of what is shown, where no worker could be asked."""
+    worker: bool | None = None
+    """Whether a worker answered; null where none was needed."""
+    retrying: str | None = None
+    """The latest error of a request that is being retried, and when the next try is due."""
+    next_try_at: float | None = None
+    history_events: int | None = None
+    history_bytes: int | None = None
+
+
+class RunView(_Message):
+    """Answer of the query `view`, and the workflow's result."""
+
+    run: Run
+    runlane: RunlaneView
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return the protocol's Run object with one more key, `runlane`."""
+        return {
+            **self.run.model_dump(mode="json"),
+            "runlane": self.runlane.model_dump(mode="json"),
+        }
