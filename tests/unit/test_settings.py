@@ -1,0 +1,141 @@
+import re
+from dataclasses import FrozenInstanceError
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from runlane.settings import S3Location, Settings, SettingsError, UpstreamAuth
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    """Nothing set is a valid configuration, and it has the documented defaults."""
+    settings = Settings.from_env({})
+
+    assert Settings() == settings
+    assert "runlane" == settings.task_queue
+    assert "runlane-poll" == settings.poll_task_queue
+    assert timedelta(seconds=60) == settings.upstream_timeout
+    assert UpstreamAuth.BEARER is settings.upstream_auth
+    assert settings.read_upstream_api_key() is None
+
+
+def test_every_variable_reaches_its_field() -> None:
+    """Each variable of the docstring sets the field it describes."""
+    settings = Settings.from_env(
+        {
+            "RUNLANE_UPSTREAM_URL": "https://example.test/v1/",
+            "RUNLANE_UPSTREAM_API_KEY": "k-1",
+            "RUNLANE_UPSTREAM_API_VERSION": "2025-05-01",
+            "RUNLANE_UPSTREAM_AUTH": "api-key",
+            "RUNLANE_UPSTREAM_TIMEOUT": "2m",
+            "RUNLANE_TASK_QUEUE": "night",
+            "RUNLANE_DATA_DIR": "/srv/runlane",
+            "RUNLANE_PAYLOAD_STORE": "s3://bucket/a/b/",
+        }
+    )
+
+    expected = Settings(
+        upstream_url="https://example.test/v1",
+        upstream_api_key="k-1",
+        upstream_api_version="2025-05-01",
+        upstream_auth=UpstreamAuth.API_KEY,
+        upstream_timeout=timedelta(minutes=2),
+        task_queue="night",
+        data_dir=Path("/srv/runlane"),
+        payload_store=S3Location(bucket="bucket", prefix="a/b"),
+    )
+    assert expected == settings
+    assert "night-poll" == settings.poll_task_queue
+    assert "s3://bucket/a/b" == str(settings.payload_store)
+
+
+def test_every_variable_is_listed_in_the_docstring() -> None:
+    """The class docstring is the full list: no variable is read that it does not name."""
+    source = Path(Settings.from_env.__code__.co_filename).read_text(encoding="utf-8")
+
+    assert re.findall(r"RUNLANE_[A-Z_0-9]+", source)
+    assert set(re.findall(r"RUNLANE_[A-Z_0-9]+", source)) == set(
+        re.findall(r"`(RUNLANE_[A-Z_0-9]+)`", Settings.__doc__ or "")
+    )
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    """A compose file that passes `${NAME:-}` through does not break the defaults."""
+    assert Settings() == Settings.from_env(
+        {"RUNLANE_UPSTREAM_URL": "", "RUNLANE_TASK_QUEUE": "  ", "RUNLANE_UPSTREAM_TIMEOUT": ""}
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RUNLANE_UPSTREAM_URL", "example.test"),
+        ("RUNLANE_UPSTREAM_URL", "ftp://example.test"),
+        ("RUNLANE_UPSTREAM_URL", "http://example.test:port"),
+        ("RUNLANE_UPSTREAM_URL", "https://me:secret@example.test"),
+        ("RUNLANE_UPSTREAM_URL", "https://example.test/v1?api-version=1"),
+        ("RUNLANE_UPSTREAM_API_KEY", "sec\nret"),
+        ("RUNLANE_UPSTREAM_AUTH", "basic"),
+        ("RUNLANE_UPSTREAM_TIMEOUT", "soon"),
+        ("RUNLANE_UPSTREAM_TIMEOUT", "0"),
+        ("RUNLANE_PAYLOAD_STORE", "gs://bucket"),
+        ("RUNLANE_PAYLOAD_STORE", "s3:///prefix"),
+    ],
+)
+def test_a_bad_value_names_its_variable(variable: str, value: str) -> None:
+    """An unusable value fails with the variable's name, and a password in it is not repeated."""
+    with pytest.raises(SettingsError, match=f"^{variable}: ") as caught:
+        Settings.from_env({variable: value})
+
+    assert variable == caught.value.variable
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        (
+            {"RUNLANE_UPSTREAM_API_KEY": "k", "RUNLANE_UPSTREAM_API_KEY_FILE": "/k"},
+            "RUNLANE_UPSTREAM_API_KEY_FILE",
+        ),
+        (
+            {"RUNLANE_UPSTREAM_API_KEY": "k", "RUNLANE_UPSTREAM_AUTH": "azure"},
+            "RUNLANE_UPSTREAM_AUTH",
+        ),
+    ],
+)
+def test_values_that_exclude_each_other_are_refused(environ: dict[str, str], named: str) -> None:
+    """Where two settings contradict, neither wins silently."""
+    with pytest.raises(SettingsError, match=f"^{named}: "):
+        Settings.from_env(environ)
+
+
+def test_the_key_is_never_printed() -> None:
+    """A settings object in a log or a traceback does not give the key away."""
+    settings = Settings.from_env({"RUNLANE_UPSTREAM_API_KEY": "hush-hush"})
+
+    assert "hush-hush" == settings.read_upstream_api_key()
+    assert "hush-hush" not in repr(settings)
+
+
+def test_the_key_file_is_read_when_asked(tmp_path: Path) -> None:
+    """A secret mounted as a file is used without its newline; a rotated one is seen at once."""
+    file = tmp_path / "key"
+    settings = Settings.from_env({"RUNLANE_UPSTREAM_API_KEY_FILE": str(file)})
+    with pytest.raises(SettingsError, match="RUNLANE_UPSTREAM_API_KEY_FILE: can't read"):
+        settings.read_upstream_api_key()
+
+    file.write_text("one\n")
+    assert "one" == settings.read_upstream_api_key()
+    file.write_text("two\n")
+    assert "two" == settings.read_upstream_api_key()
+    file.write_text("\n")
+    with pytest.raises(SettingsError, match="is empty"):
+        settings.read_upstream_api_key()
+
+
+def test_settings_are_frozen() -> None:
+    """Settings are a value: nobody changes them for somebody else."""
+    with pytest.raises(FrozenInstanceError):
+        Settings().task_queue = "other"  # type: ignore[misc] # the point of the test
