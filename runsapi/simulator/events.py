@@ -1,0 +1,33 @@
+"""Server-sent events of a run, from the engine's events to frames on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from runsapi.simulator.engine import Engine
+from runsapi.simulator.objects import Run
+from runsapi.simulator.operations import Listener, forget
+
+DONE = "event: done\ndata: [DONE]\n\n"
+_LONGEST_NAP = 0.05
+"""Seconds. Submits, cancels and forced states come from other requests and wake nobody."""
+
+
+async def frames(engine: Engine, run: Run, listener: Listener) -> AsyncIterator[str]:
+    """Yield the frames of one stream, which ends when the run ends or asks for tools."""
+    try:
+        while True:
+            engine.advance(run)
+            while listener:
+                event, text = listener.popleft()
+                yield f"event: {event}\ndata: {text}\n\n"
+            if run.ended or run.status == "requires_action":
+                yield DONE
+                return
+            due = engine.due(run)
+            wait = _LONGEST_NAP if due is None else due[0] - engine.clock()
+            await asyncio.sleep(max(0.0, min(wait, _LONGEST_NAP)))
+    finally:
+        # A reader that went away must not stop the run, nor be fed for ever.
+        forget(run, listener)
