@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from runsapi.simulator.engine import OUTPUTS_LIMIT
@@ -15,6 +16,7 @@ MAX_TEXT = 256_000
 MAX_RUN_TOOLS = 20
 MAX_ASSISTANT_TOOLS = 128
 
+_NAME = re.compile(r"[a-zA-Z0-9_-]+")
 _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "string": (str, "a string"),
     "object": (dict, "an object"),
@@ -128,6 +130,9 @@ def _check(body: JSON, fields: dict[str, str], required: tuple[str, ...], at: st
     for name in ("content", "instructions"):
         if isinstance(body.get(name), str):
             _short(f"{at}{name}", body[name], MAX_TEXT)
+    for name in ("content", "tools", "attachments"):
+        for n, part in enumerate(body[name] if isinstance(body.get(name), list) else ()):
+            _typed(f"{at}{name}[{n}]", part, "object")
 
 
 def _limits(operation: str, body: JSON) -> None:
@@ -139,6 +144,8 @@ def _limits(operation: str, body: JSON) -> None:
             "tools",
             "array_above_max_length",
         )
+    for n, tool in enumerate(body.get("tools") or []):
+        _tool(f"tools[{n}]", tool)
     for name, low, high in (
         ("temperature", 0, 2),
         ("top_p", 0, 1),
@@ -147,6 +154,26 @@ def _limits(operation: str, body: JSON) -> None:
     ):
         if body.get(name) is not None:
             _between(name, body[name], low, high)
+
+
+def _tool(at: str, tool: JSON) -> None:
+    if tool.get("type") is None:
+        raise _missing(f"{at}.type")
+    if tool["type"] != "function":
+        return
+    if not isinstance(tool.get("function"), dict):
+        raise _missing(f"{at}.function")
+    name = tool["function"].get("name")
+    if not isinstance(name, str):
+        raise _missing(f"{at}.function.name")
+    _short(f"{at}.function.name", name, MAX_KEY)
+    if not _NAME.fullmatch(name):
+        raise _bad(
+            f"Invalid '{at}.function.name': string does not match pattern. "
+            "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'.",
+            f"{at}.function.name",
+            "invalid_value",
+        )
 
 
 def _outputs(body: JSON) -> None:

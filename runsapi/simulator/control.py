@@ -31,9 +31,14 @@ class Control:
         self.closing = False
 
     @property
+    def cutting(self) -> bool:
+        """Whether open streams are to be dropped now."""
+        return self.closing or self.down
+
+    @property
     def down(self) -> bool:
         """Whether every request to `/v1` is to be dropped now."""
-        return self._down_until is not None and self._engine.clock() < self._down_until
+        return self._down_until is not None and self._engine.clock.now() < self._down_until
 
     def close(self) -> None:
         """Let go all that is held or streaming, so that the server can end."""
@@ -118,12 +123,12 @@ class Control:
         if run is None:
             raise ApiError("No such run.", status=404)
         body = await _body(request)
-        self._engine.advance(run)
+        self._engine.lifecycle.advance(run)
         if "expires_at" in body:
             run.expires_at = at = body["expires_at"]
-            now = self._engine.wall()
+            now = self._engine.clock.wall()
             if isinstance(at, int) and abs(at - now) < _PLAUSIBLE:
-                run.expires = self._engine.clock() + at - now
+                run.expires = self._engine.clock.now() + at - now
         if isinstance(body.get("status"), str):
             self._engine.force(run, body["status"])
         return run.wire()
@@ -133,7 +138,7 @@ class Control:
         if thread is None:
             raise ApiError("No such thread.", status=404)
         for run in thread.runs.values():
-            self._engine.advance(run)
+            self._engine.lifecycle.advance(run)
         return {
             **thread.wire(),
             "messages": [message.wire() for message in thread.messages],
@@ -145,7 +150,7 @@ class Control:
 
     async def _go_down(self, request: Request) -> JSON:
         seconds = (await _body(request)).get("seconds")
-        self._down_until = float("inf") if seconds is None else self._engine.clock() + seconds
+        self._down_until = float("inf") if seconds is None else self._engine.clock.now() + seconds
         return {"down": True}
 
     async def _come_up(self, request: Request) -> JSON:

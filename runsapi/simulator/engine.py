@@ -1,27 +1,21 @@
-"""The state machine of runs, and the store of threads and assistants it works on.
-
-Nothing ticks: a run is brought up to now whenever it is looked at, each transition as of the moment
-it was due. Ten thousand waiting runs thus cost no timers. Only streams sleep, until the next one.
-"""
+"""The service's objects and the verbs on them, each granted or refused as the API would."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from runsapi.simulator import errors, model
-from runsapi.simulator.errors import JSON, ApiError
+from runsapi.simulator.errors import JSON
+from runsapi.simulator.lifecycle import Clock, Lifecycle
 from runsapi.simulator.objects import (
     TERMINAL,
     Assistant,
     Message,
     Run,
-    Step,
     Thread,
     new_id,
     text_content,
-    usage_of,
 )
 from runsapi.simulator.scenario import Scenario
 
@@ -29,11 +23,7 @@ EXPIRES_AFTER = 600.0
 """Seconds from a run's creation to its expiry, as the protocol has it."""
 OUTPUTS_LIMIT = 512 * 1024
 """Bytes of UTF-8 which the outputs of one submit must stay below, together."""
-_KNOWN = TERMINAL | {"queued", "in_progress", "requires_action", "cancelling"}
 _INHERITED = ("model", "instructions", "tools", "temperature", "top_p", "response_format")
-
-Transition = Callable[[Run, float], None]
-Due = tuple[float, Transition]
 
 
 class Engine:
@@ -48,16 +38,12 @@ class Engine:
     ) -> None:
         self.strict = strict
         self.expires_after = expires_after
-        self.clock = clock
+        self.clock = Clock(clock)
+        self.lifecycle = Lifecycle(self.clock)
         self.threads: dict[str, Thread] = {}
         self.assistants: dict[str, Assistant] = {}
         self.runs: dict[str, Run] = {}
         self.scenarios: dict[str | None, Scenario] = {}
-        self._epoch = time.time() - clock()
-
-    def wall(self, instant: float | None = None) -> int:
-        """Return whole seconds since 1970 for an instant of the engine's clock, or for now."""
-        return int(self._epoch + (self.clock() if instant is None else instant))
 
     def register(self, scenario: Scenario) -> None:
         """Use the scenario for new runs of its assistant, in the place of an earlier one."""
@@ -65,7 +51,7 @@ class Engine:
 
     def create_assistant(self, fields: JSON, id: str | None = None) -> Assistant:
         """Store an assistant."""
-        assistant = Assistant(id or new_id("asst"), self.wall(), fields)
+        assistant = Assistant(id or new_id("asst"), self.clock.wall(), fields)
         self.assistants[assistant.id] = assistant
         return assistant
 
@@ -82,7 +68,7 @@ class Engine:
         """Store a thread with the messages given."""
         thread = Thread(
             id or new_id("thread"),
-            self.wall(),
+            self.clock.wall(),
             fields.get("metadata") or {},
             fields.get("tool_resources") or {},
         )
@@ -99,7 +85,7 @@ class Engine:
                 raise errors.not_found("thread", id)
             found = self.create_thread({}, id)
         if found.active is not None:
-            self.advance(found.active)
+            self.lifecycle.advance(found.active)
         return found
 
     def run(self, thread_id: str, run_id: str) -> Run:
@@ -116,25 +102,15 @@ class Engine:
             raise errors.thread_locked(thread.id, thread.active.id)
         return self._add(thread, fields)
 
-    def _add(self, thread: Thread, fields: JSON, run: Run | None = None) -> Message:
-        content = fields["content"]
-        if not isinstance(content, str):
-            content = [
-                {"type": "text", "text": {"value": part["text"], "annotations": []}}
-                if part.get("type") == "text" and isinstance(part.get("text"), str)
-                else part
-                for part in content
-            ]
+    def _add(self, thread: Thread, fields: JSON) -> Message:
         message = Message(
             id=new_id("msg"),
             thread_id=thread.id,
-            created_at=self.wall(),
+            created_at=self.clock.wall(),
             role=fields["role"],
-            content=text_content(content) if isinstance(content, str) else content,
+            content=_content(fields["content"]),
             attachments=fields.get("attachments") or [],
             metadata=fields.get("metadata") or {},
-            assistant_id=run.assistant_id if run and fields["role"] == "assistant" else None,
-            run_id=run.id if run and fields["role"] == "assistant" else None,
         )
         thread.messages.append(message)
         return message
@@ -161,14 +137,14 @@ class Engine:
     def _new_run(self, thread: Thread, assistant_id: str, fields: JSON) -> Run:
         scenario = self.scenarios.get(assistant_id) or self.scenarios.get(None) or Scenario()
         metadata = dict(fields.get("metadata") or {})
-        now = self.clock()
+        now = self.clock.now()
         lasts = self.expires_after if scenario.expires_after is None else scenario.expires_after
         run = Run(
             id=new_id("run"),
-            thread_id=thread.id,
+            thread=thread,
             assistant_id=assistant_id,
             created=now,
-            created_at=self.wall(now),
+            created_at=self.clock.wall(now),
             fields=fields,
             metadata=metadata,
             scenario=scenario,
@@ -203,201 +179,41 @@ class Engine:
         for call in calls:
             name = call["function"]["name"] if "function" in call else call["name"]
             run.outputs.append((name, answers[call["id"]]))
-        self._requeue(run, self.clock(), answers)
+        self.lifecycle.requeue(run, self.clock.now(), answers)
 
     def cancel(self, run: Run) -> None:
         """Begin to cancel, or refuse because there is nothing left to cancel."""
         if run.ended or run.status == "cancelling":
             raise errors.cannot_cancel(run.status)
-        self._enter(run, "cancelling", self.clock())
+        self.lifecycle.enter(run, "cancelling", self.clock.now())
 
     def force(self, run: Run, status: str) -> None:
         """Put the run into a status at once; one that is not terminal stays there."""
-        now = self.clock()
+        now = self.clock.now()
         if status in TERMINAL:
-            self._end(run, status, now)
-        elif status == "requires_action":
-            self._ask(run, now)
+            self.lifecycle.end(run, status, now)
+            return
+        run.thread.active = run
+        run.usage = None
+        run.times = {name: at for name, at in run.times.items() if name == "started"}
+        if status == "requires_action":
+            self.lifecycle.ask(run, now)
         else:
-            run.times = {k: v for k, v in run.times.items() if k == "started"}
-            self.threads[run.thread_id].active = run
-            self._enter(run, status, now)
+            self.lifecycle.enter(run, status, now)
             run.forced = True
 
     def look(self, run: Run) -> None:
-        """Count one retrieve, for the legs that go by retrieves."""
-        if not self._goes_by_looks(run):
-            return
-        now = self.clock()
-        part = run.round
-        run.looks += 1
-        if run.status not in ("queued", "in_progress"):
-            if run.looks > (part.status_polls or 0):
-                self._work(run, now)
-            return
-        ready = run.looks > (part.polls or 0)
-        if run.status == "queued" and (ready or run.looks > 1):
-            looks = run.looks
-            self._start(run, now)
-            run.looks = looks if run.status == "in_progress" else 0
-        if ready and run.status == "in_progress" and part.ends != "never":
-            self._finish(run, now)
-
-    def advance(self, run: Run) -> None:
-        """Bring the run up to now."""
-        now = self.clock()
-        while (due := self.due(run)) is not None and due[0] <= now:
-            due[1](run, due[0])
-
-    def due(self, run: Run) -> Due | None:
-        """Return when the run changes next by itself, and how."""
-        if run.ended:
-            return None
-        options: list[Due] = []
-        if run.expires is not None:
-            options.append((run.expires, lambda run, at: self._end(run, "expired", at)))
-        step = None if run.forced else self._next(run)
-        if step is not None:
-            # Never before the run was entered: a transition can't be due in its own past.
-            options.append((max(step[0], run.entered), step[1]))
-        return min(options, key=lambda option: option[0], default=None)
-
-    def _goes_by_looks(self, run: Run) -> bool:
-        if run.forced:
-            return False
-        if run.status in ("queued", "in_progress"):
-            return run.round.polls is not None
-        return run.status == run.round.status and run.round.status_polls is not None
-
-    def _next(self, run: Run) -> Due | None:
-        # A stream makes no retrieves, so what goes by retrieves goes by time while one is open.
-        if self._goes_by_looks(run) and not run.listeners:
-            return None
-        part = run.round
-        steps: dict[str, tuple[float | None, Transition]] = {
-            "queued": (part.queued, self._start),
-            "in_progress": (None if part.ends == "never" else part.in_progress, self._finish),
-            "requires_action": (part.resolves_after, self._resolve),
-            "cancelling": (run.scenario.cancel_seconds, self._finish_cancel),
-        }
-        seconds, transition = steps.get(run.status, (part.status_seconds, self._work))
-        return None if seconds is None else (run.entered + seconds, transition)
-
-    def _resolve(self, run: Run, at: float) -> None:
-        self._requeue(run, at, {})
-
-    def _enter(self, run: Run, status: str, at: float) -> None:
-        run.status = status
-        run.entered = at
-        run.looks = 0
-        run.forced = False
-        if status != "requires_action":
-            run.required_action = None
-        if status in _KNOWN:
-            run.emit(f"thread.run.{status}")
-
-    def _start(self, run: Run, at: float) -> None:
-        run.times.setdefault("started", self.wall(at))
-        self._enter(run, run.round.status or "in_progress", at)
-
-    def _work(self, run: Run, at: float) -> None:
-        self._enter(run, "in_progress", at)
-
-    def _finish(self, run: Run, at: float) -> None:
-        if run.round.asks:
-            self._ask(run, at)
-        else:
-            self._end(run, run.round.ends or "completed", at)
-
-    def _ask(self, run: Run, at: float) -> None:
-        if run.round.says is not None:
-            self._write(run, model.filled(run.round.says, run.outputs), at)
-        run.required_action = action = model.required_action_for(run.round)
-        calls = [
-            {**call, "function": {**call["function"], "output": None}}
-            if "function" in call
-            else {**call, "output": None}
-            for call in action[action["type"]]["tool_calls"]
-        ]
-        step = self._step(run, {"type": "tool_calls", "tool_calls": []}, at)
-        delta = [{"index": n, **call} for n, call in enumerate(calls)]
-        run.emit("thread.run.step.delta", _step_delta(step, delta))
-        step.details = {"type": "tool_calls", "tool_calls": calls}
-        self._enter(run, "requires_action", at)
-
-    def _requeue(self, run: Run, at: float, answers: dict[str, str]) -> None:
-        step = run.steps[-1] if run.steps else None
-        if step is not None and step.status == "in_progress":
-            for call in step.details["tool_calls"]:
-                call.get("function", call)["output"] = answers.get(call["id"])
-            self._close(step, "completed", at)
-        run.at += 1
-        self._enter(run, "queued", at)
-
-    def _finish_cancel(self, run: Run, at: float) -> None:
-        self._end(run, "completed" if run.scenario.cancel_loses else "cancelled", at)
-
-    def _end(self, run: Run, status: str, at: float) -> None:
-        if status in ("completed", "incomplete"):
-            self._write(run, model.last_words(run), at, status)
-        if status == "failed":
-            run.last_error = run.round.last_error.model_dump()
-        if status == "incomplete":
-            reason = run.round.incomplete_reason
-            run.incomplete_details = {"reason": reason} if reason else {}
-        for step in run.steps:
-            if step.status == "in_progress":
-                self._close(step, status if status in ("expired", "failed") else "cancelled", at)
-        run.times[status] = self.wall(at)
-        run.usage = usage_of(run)
-        thread = self.threads[run.thread_id]
-        if thread.active is run:
-            thread.active = None
-        self._enter(run, status, at)
-
-    def _step(self, run: Run, details: JSON, at: float) -> Step:
-        step = Step(new_id("step"), run, self.wall(at), details)
-        run.steps.append(step)
-        run.emit("thread.run.step.created", step)
-        run.emit("thread.run.step.in_progress", step)
-        return step
-
-    def _close(self, step: Step, status: str, at: float) -> None:
-        step.status = status
-        step.ended_at = self.wall(at)
-        step.run.emit(f"thread.run.step.{status}", step)
-
-    def _write(self, run: Run, text: str, at: float, status: str = "completed") -> None:
-        message = self._add(
-            self.threads[run.thread_id], {"role": "assistant", "content": text}, run
-        )
-        message.created_at = self.wall(at)
-        details = {"type": "message_creation", "message_creation": {"message_id": message.id}}
-        step = self._step(run, details, at)
-        content, message.content, message.status = message.content, [], "in_progress"
-        run.emit("thread.message.created", message)
-        run.emit("thread.message.in_progress", message)
-        for n, word in enumerate(text.split(" ")):
-            run.emit(
-                "thread.message.delta", _message_delta(message, word if n == 0 else " " + word)
-            )
-        message.content, message.status = content, status
-        run.emit(f"thread.message.{status}", message)
-        self._close(step, "completed", at)
+        """Count a retrieve of the run."""
+        self.lifecycle.look(run)
 
 
-def _message_delta(message: Message, text: str) -> dict[str, Any]:
-    part = {"index": 0, "type": "text", "text": {"value": text, "annotations": []}}
-    return {"id": message.id, "object": "thread.message.delta", "delta": {"content": [part]}}
-
-
-def _step_delta(step: Step, calls: list[JSON]) -> dict[str, Any]:
-    details = {"type": "tool_calls", "tool_calls": calls}
-    return {
-        "id": step.id,
-        "object": "thread.run.step.delta",
-        "delta": {"step_details": details},
-    }
-
-
-__all__ = ["EXPIRES_AFTER", "OUTPUTS_LIMIT", "ApiError", "Engine"]
+def _content(content: str | list[JSON]) -> list[JSON]:
+    if isinstance(content, str):
+        return text_content(content)
+    # Asked for as plain text, shown with its (absent) annotations.
+    return [
+        text_content(part["text"])[0]
+        if part.get("type") == "text" and isinstance(part.get("text"), str)
+        else part
+        for part in content
+    ]

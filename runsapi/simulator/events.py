@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from runsapi.simulator.engine import Engine
 from runsapi.simulator.objects import Run
@@ -14,19 +14,32 @@ _LONGEST_NAP = 0.05
 """Seconds. Submits, cancels and forced states come from other requests and wake nobody."""
 
 
-async def frames(engine: Engine, run: Run, listener: Listener) -> AsyncIterator[str]:
-    """Yield the frames of one stream, which ends when the run ends or asks for tools."""
+class StreamCut(Exception):
+    """The stream is to break off here."""
+
+
+async def frames(
+    engine: Engine, run: Run, listener: Listener, cut: Callable[[int], bool]
+) -> AsyncIterator[str]:
+    """Yield the frames of one stream, which ends when the run ends or asks for tools.
+
+    `cut` is asked, with the number of frames sent, whether to raise `StreamCut`.
+    """
+    sent = 0
     try:
         while True:
-            engine.advance(run)
-            while listener:
+            engine.lifecycle.advance(run)
+            while listener and not cut(sent):
                 event, text = listener.popleft()
                 yield f"event: {event}\ndata: {text}\n\n"
+                sent += 1
+            if cut(sent):
+                raise StreamCut
             if run.ended or run.status == "requires_action":
                 yield DONE
                 return
-            due = engine.due(run)
-            wait = _LONGEST_NAP if due is None else due[0] - engine.clock()
+            due = engine.lifecycle.due(run)
+            wait = _LONGEST_NAP if due is None else due[0] - engine.clock.now()
             await asyncio.sleep(max(0.0, min(wait, _LONGEST_NAP)))
     finally:
         # A reader that went away must not stop the run, nor be fed for ever.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 KEPT = 100_000
@@ -21,6 +21,9 @@ class Entry:
     path: str
     thread_id: str | None
     run_id: str | None
+    query: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    """Those that tell how a client behaves; never a key."""
     body: Any = None
     status: int | None = None
     """What was answered; none while it is held, and where no answer was given."""

@@ -133,7 +133,7 @@ class Run:
     """A run, with its place in its scenario."""
 
     id: str
-    thread_id: str
+    thread: Thread
     assistant_id: str
     created: float
     created_at: int
@@ -161,6 +161,11 @@ class Run:
     """Name of the tool and its output, in the order asked."""
     usage: JSON | None = None
     listeners: list[deque[tuple[str, str]]] = field(default_factory=list)
+
+    @property
+    def thread_id(self) -> str:
+        """The id of its thread."""
+        return self.thread.id
 
     @property
     def ended(self) -> bool:

@@ -19,15 +19,17 @@ from runsapi.simulator.connection import drop
 from runsapi.simulator.control import Control
 from runsapi.simulator.engine import EXPIRES_AFTER, Engine
 from runsapi.simulator.errors import JSON, ApiError
-from runsapi.simulator.events import frames
+from runsapi.simulator.events import StreamCut, frames
 from runsapi.simulator.faults import Fault, Faults
 from runsapi.simulator.journal import Entry, Journal
-from runsapi.simulator.operations import OPERATIONS, Call, Operation, Reply
+from runsapi.simulator.operations import OPERATIONS, Call, Operation, Reply, forget
 from runsapi.simulator.scenario import Scenario
 
 MARK = {"x-runlane-simulator": "1"}
 """On every response, so that nobody takes the simulator for a real service."""
 
+# Never the key: what is noted here, anybody on the machine may read.
+_NOTED = ("openai-beta", "x-stainless-", "idempotency-key", "user-agent")
 _CHANGES = (".create", ".create_and_run", ".update", ".cancel", ".submit_tool_outputs")
 
 
@@ -80,6 +82,8 @@ class Simulator:
             path=request.url.path,
             thread_id=path.get("thread_id"),
             run_id=path.get("run_id"),
+            query=dict(request.query_params),
+            headers={k: v for k, v in request.headers.items() if k.startswith(_NOTED)},
         )
         with suppress(ValueError):
             entry.body = json.loads(raw) if raw else None
@@ -98,6 +102,7 @@ class Simulator:
             query=dict(request.query_params),
             body=body if isinstance(body, dict) else {},
         )
+        reply = None
         try:
             self._admit(request, raw, body)
             reply = operation(self.engine, call)
@@ -110,7 +115,10 @@ class Simulator:
             elif reply.body.get("object") == "thread":
                 entry.thread_id = reply.body["id"]
             response = self._response(request, reply, fault)
-        return await self._after(request, fault, entry, response)
+        given = await self._after(request, fault, entry, response)
+        if given is not response and reply and reply.run and reply.listener is not None:
+            forget(reply.run, reply.listener)
+        return given
 
     def _admit(self, request: Request, raw: bytes, body: Any) -> None:
         if self._api_key is not None:
@@ -159,22 +167,23 @@ class Simulator:
             headers["openai-poll-after-ms"] = str(reply.run.scenario.poll_after_ms)
         if reply.run is None or reply.listener is None:
             return JSONResponse(reply.body, headers=headers)
-        stream = frames(self.engine, reply.run, reply.listener)
-        cut = fault.spec.events if fault and fault.spec.kind == "cut_stream" else None
+        most = fault.spec.events if fault and fault.spec.kind == "cut_stream" else None
+
+        def cut(sent: int) -> bool:
+            return self.control.cutting or (most is not None and sent >= most)
+
+        stream = frames(self.engine, reply.run, reply.listener, cut)
         return StreamingResponse(
-            self._watched(request, stream, cut), media_type="text/event-stream", headers=headers
+            _until_cut(request, stream), media_type="text/event-stream", headers=headers
         )
 
-    async def _watched(
-        self, request: Request, stream: AsyncIterator[str], cut: int | None
-    ) -> AsyncIterator[str]:
-        sent = 0
+
+async def _until_cut(request: Request, stream: AsyncIterator[str]) -> AsyncIterator[str]:
+    try:
         async for frame in stream:
-            if self.control.down or self.control.closing or sent == cut:
-                await drop(request)
-                return
             yield frame
-            sent += 1
+    except StreamCut:
+        await drop(request)
 
 
 def create_app(**options: Any) -> Starlette:
