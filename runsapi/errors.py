@@ -27,7 +27,7 @@ class RunsAPIError(Exception):
     """Base of every error of this package."""
 
 
-class InvalidParameter(RunsAPIError, ValueError):  # noqa: N818 - reads better where raised
+class InvalidParameter(RunsAPIError, ValueError):
     """A parameter was refused before anything was sent.
 
     Attributes:
@@ -151,7 +151,7 @@ def active_run_id(error: BaseException) -> str | None:
     return match.group(1) if match else None
 
 
-def is_submit_refused(error: BaseException) -> str | None:
+def submit_refused_status(error: BaseException) -> str | None:
     """The status the run is in, where outputs were refused because of it; else ``None``.
 
     Answers read ``Runs in status "expired" do not accept tool outputs.``, or on open-assistant-api
@@ -160,7 +160,7 @@ def is_submit_refused(error: BaseException) -> str | None:
     return _status(_SUBMIT, error)
 
 
-def is_cancel_refused(error: BaseException) -> str | None:
+def cancel_refused_status(error: BaseException) -> str | None:
     """The status the run is in, where a cancel was refused because of it; else ``None``.
 
     The answer reads ``Cannot cancel run with status 'completed'.``

@@ -15,6 +15,7 @@ from runsapi.wire import (
     SecondsOrNone,
     Text,
     WireObject,
+    or_default,
 )
 
 
@@ -85,7 +86,7 @@ class RequiredActionFunctionToolCall(OpenWireObject):
 
     id: Text = ""
     type: Text = "function"
-    function: Function = Function()
+    function: Annotated[Function, or_default(Function)] = Function()
 
 
 class SubmitToolOutputs(WireObject):

@@ -4,25 +4,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from runsapi.wire import Metadata, OpenWireObject, OrNone, Text, WireObject
-
-__all__ = [
-    "AssistantResponseFormatOption",
-    "AssistantTool",
-    "AssistantToolChoice",
-    "AssistantToolChoiceFunction",
-    "AssistantToolChoiceOption",
-    "CodeInterpreterTool",
-    "FileSearch",
-    "FileSearchRankingOptions",
-    "FileSearchTool",
-    "FunctionDefinition",
-    "FunctionTool",
-    "Metadata",
-    "ReasoningEffort",
-    "ResponseFormat",
-    "UnknownTool",
-]
+from runsapi.wire import OpenWireObject, OrNone, Text, WireObject
 
 ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 

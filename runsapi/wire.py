@@ -35,11 +35,12 @@ class OpenWireObject(WireObject):
 
 def _seconds(value: object) -> int | None:
     if isinstance(value, str):
+        text = value
         try:
-            value = float(value)
+            value = float(text)
         except ValueError:
             try:
-                moment = datetime.fromisoformat(value)
+                moment = datetime.fromisoformat(text)
             except ValueError:
                 return None
             # A clone that writes a datetime without a zone means UTC: it keeps them in its database
@@ -73,6 +74,18 @@ def _readable_or_none(value: object, handler: Callable[[object], object]) -> obj
         return handler(value)
     except ValidationError:
         return None
+
+
+def or_default(make: Callable[[], object]) -> WrapValidator:
+    """For a part without which the whole is still worth reading: the default in its place."""
+
+    def read(value: object, handler: Callable[[object], object]) -> object:
+        try:
+            return handler(value)
+        except ValidationError:
+            return make()
+
+    return WrapValidator(read)
 
 
 Seconds = Annotated[int, BeforeValidator(lambda value: _seconds(value) or 0)]

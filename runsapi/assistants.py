@@ -1,0 +1,84 @@
+"""The connection to one upstream that speaks the Assistants protocol."""
+
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import httpx
+
+from runsapi.credentials import Credentials
+from runsapi.runs import Runs
+from runsapi.transport import DEFAULT_TIMEOUT, Auth, Transport
+
+
+class Assistants:
+    """One upstream. Use it with ``async with``, or call :meth:`aclose` in the end.
+
+    Proxies and certificate authorities are taken from the environment, as httpx does.
+
+    Args:
+        base_url: Where ``/threads`` is: ``https://host/v1``, or the URL of a Foundry project. User
+            and password in it are used where there are no credentials; its query goes with every
+            request.
+        credentials: Asked for the key at every request. With ``auth="azure"`` the default is a
+            token from ``DefaultAzureCredential``.
+        auth: ``bearer``, ``api-key`` (Azure OpenAI), or ``azure`` (Foundry Agents: a bearer token
+            and ``api-version=v1``).
+        api_version: The query's ``api-version``.
+        timeout: Seconds to wait for the connection, and for each piece of an answer; ``None`` waits
+            for ever.
+        http_client: Used instead of one of our own, and left open.
+        name: What people call this upstream; its host by default.
+
+    Attributes:
+        name: The same.
+        runs: The runs of its threads.
+
+    Raises:
+        InvalidParameter: The URL or another argument can't be used.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        credentials: Credentials | None = None,
+        auth: Auth = "bearer",
+        api_version: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        http_client: httpx.AsyncClient | None = None,
+        name: str | None = None,
+    ) -> None:
+        self._transport = Transport(
+            base_url,
+            credentials=credentials,
+            auth=auth,
+            api_version=api_version,
+            timeout=timeout,
+            http_client=http_client,
+        )
+        self.name = name or urlsplit(self._transport.url).netloc
+        self.runs = Runs(self._transport)
+
+    def __repr__(self) -> str:
+        return f"Assistants({self.url!r}, name={self.name!r})"
+
+    @property
+    def url(self) -> str:
+        """The base URL without user, password and query."""
+        return self._transport.url
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections that were opened here."""
+        await self._transport.aclose()
