@@ -1,1 +1,189 @@
-def main() -> None: ...
+"""The worker: settings, connections, activities, and the two Temporal workers that use them.
+
+`runlane worker` is this module run as a program. Several workers may run at once: they share the
+load, and when one dies the others take over what it held.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.runs import RunActivities
+from runlane import search_attributes
+from runlane.search_attributes import SearchAttributesMissing
+from runlane.settings import Settings, SettingsError, UpstreamAuth
+from runlane.temporal import TemporalUnreachable, connect
+from runsapi import Assistants, AzureKey, Credentials, FileKey, StaticKey
+from workflows.contract import poll_task_queue
+from workflows.run import RunWorkflow
+
+WORKFLOWS: Sequence[type] = (RunWorkflow,)
+
+MAX_EFFECTS = 100
+"""Creates, submits, cancels and updates that one worker runs at a time."""
+MAX_POLLS = 600
+"""Attached polls that one worker holds at a time; they have a queue and slots of their own."""
+GRACE = timedelta(seconds=15)
+"""How long a worker that is told to stop waits for effects; attached polls hand over at once."""
+
+_logger = logging.getLogger("runlane.worker")
+
+
+def build_workers(client: Client, activities: RunActivities, *, task_queue: str) -> list[Worker]:
+    """Return the workers of one process: one for workflows and effects, one for polls."""
+    effects: list[Callable[..., Awaitable[object]]] = [
+        activities.create,
+        activities.submit_tool_outputs,
+        activities.cancel,
+        activities.update,
+    ]
+    return [
+        Worker(
+            client,
+            task_queue=task_queue,
+            workflows=WORKFLOWS,
+            activities=effects,
+            max_concurrent_activities=MAX_EFFECTS,
+            graceful_shutdown_timeout=GRACE,
+            # With the default of 10 s a run stands still that long after its worker was killed.
+            sticky_queue_schedule_to_start_timeout=timedelta(seconds=2),
+            max_heartbeat_throttle_interval=timedelta(seconds=1),
+            default_heartbeat_throttle_interval=timedelta(seconds=1),
+        ),
+        Worker(
+            client,
+            task_queue=poll_task_queue(task_queue),
+            activities=[activities.retrieve],
+            max_concurrent_activities=MAX_POLLS,
+            graceful_shutdown_timeout=GRACE,
+            max_heartbeat_throttle_interval=timedelta(seconds=1),
+            default_heartbeat_throttle_interval=timedelta(seconds=1),
+        ),
+    ]
+
+
+def build_upstream(settings: Settings) -> Assistants:
+    """Return the connection to the upstream that the settings name.
+
+    Raises:
+        SettingsError: No upstream is named.
+    """
+    if settings.upstream_url is None:
+        raise SettingsError(
+            "RUNLANE_UPSTREAM_URL",
+            "not set. Say where runs are executed, or try everything with `runlane up --simulate`.",
+        )
+    return Assistants(
+        settings.upstream_url,
+        credentials=_credentials(settings),
+        auth=settings.upstream_auth.value,
+        api_version=settings.upstream_api_version,
+        timeout=settings.upstream_timeout.total_seconds(),
+    )
+
+
+def _credentials(settings: Settings) -> Credentials | None:
+    if settings.upstream_auth is UpstreamAuth.AZURE:
+        return AzureKey()
+    if settings.upstream_api_key_file is not None:
+        return FileKey(settings.upstream_api_key_file)
+    if settings.upstream_api_key is not None:
+        return StaticKey(settings.upstream_api_key)
+    return None
+
+
+async def run(
+    settings: Settings, stop: asyncio.Event, ready: Callable[[Client], None] = lambda _: None
+) -> None:
+    """Work until `stop` is set; then hand polls over, let effects end, and return.
+
+    Args:
+        settings: Where the upstream is, and which task queue to serve.
+        stop: Set it to shut down.
+        ready: Called once runs are served.
+
+    Raises:
+        SettingsError: A setting is missing or wrong.
+        TemporalUnreachable: Temporal doesn't answer.
+        SearchAttributesMissing: The namespace lacks them and we may not register them.
+    """
+    async with build_upstream(settings) as upstream:
+        client = await connect(settings)
+        if not await search_attributes.registered(client):
+            await search_attributes.register(client)
+        workers = build_workers(client, RunActivities(upstream), task_queue=settings.task_queue)
+        serving = [asyncio.create_task(worker.run()) for worker in workers]
+        stopping = asyncio.create_task(stop.wait())
+        ready(client)
+        # A worker that ends by itself has failed: end the process, so that somebody starts it anew.
+        await asyncio.wait([*serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        await asyncio.gather(*(worker.shutdown() for worker in workers))
+        await asyncio.gather(*serving)
+
+
+async def _serve(settings: Settings, *, as_json: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+
+    def ready(client: Client) -> None:
+        facts = {
+            "pid": os.getpid(),
+            "temporal": client.service_client.config.target_host,
+            "namespace": client.namespace,
+            "task_queue": settings.task_queue,
+            "upstream": settings.upstream_url,
+        }
+        if as_json:
+            sys.stdout.write(json.dumps(facts) + "\n")
+        else:
+            sys.stdout.write(
+                "Worker {pid} serves queue {task_queue} of {namespace} at {temporal}; "
+                "runs are executed by {upstream}. Stop it with Ctrl-C.\n".format(**facts)
+            )
+        sys.stdout.flush()
+
+    await run(settings, stop, ready)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a worker until SIGINT or SIGTERM; return the exit code of the command line."""
+    parser = argparse.ArgumentParser(prog="runlane worker", description="Serve runs.")
+    parser.add_argument("--json", action="store_true", help="print one JSON document when ready")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # httpx logs every request with its whole URL, at a level where it drowns everything else.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        asyncio.run(_serve(Settings.from_env(), as_json=arguments.json))
+    except SettingsError as error:
+        return _fail(str(error), 2, as_json=arguments.json)
+    except TemporalUnreachable as error:
+        return _fail(str(error), 5, as_json=arguments.json)
+    except SearchAttributesMissing as error:
+        return _fail(str(error), 1, as_json=arguments.json)
+    return 0
+
+
+def _fail(message: str, code: int, *, as_json: bool) -> int:
+    if as_json:
+        error = {"message": message, "type": "worker_error", "param": None, "code": None}
+        sys.stdout.write(json.dumps({"error": error}) + "\n")
+    else:
+        sys.stderr.write(message + "\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -205,9 +205,7 @@ class Receipts(_Message):
 
     def is_new(self) -> bool:
         """Tell whether any of the answers changed anything."""
-        return any(
-            r.status in (ReceiptStatus.ACCEPTED, ReceiptStatus.EARLY) for r in self.receipts
-        )
+        return any(r.status in (ReceiptStatus.ACCEPTED, ReceiptStatus.EARLY) for r in self.receipts)
 
 
 class CancelRequest(_Message):

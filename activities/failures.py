@@ -1,0 +1,149 @@
+"""The one place where an upstream's error becomes an `ApplicationError`.
+
+Temporal is the only one who retries, so everything it needs to know is said here: whether trying
+again can help, when the server wants us back, and whether somebody must mend something first.
+Messages name what the upstream said and what to do; they never hold keys or request contents.
+"""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import NoReturn
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from runsapi import (
+    APIConnectionError,
+    APIResponseError,
+    APIStatusError,
+    InvalidParameter,
+    RunsAPIError,
+)
+
+UNAVAILABLE = "UpstreamUnavailable"
+"""The upstream can't be reached or can't answer now; tried again until the run's deadline."""
+RATE_LIMITED = "RateLimited"
+THREAD_BUSY = "ThreadBusy"
+"""Somebody else's run holds the thread; tried again until the run's deadline."""
+REFUSED = "Refused"
+"""Final. Details: one of the protocol's `last_error` codes, the message."""
+BLOCKED = "Blocked"
+"""Somebody must mend something outside. Details: a `BlockedKind`, the message, the attempt."""
+HANDOVER = "Handover"
+"""This worker is shutting down; another one takes the poll over at once."""
+
+MAX_SAID = 300
+"""Characters of an upstream's own error text that are passed on."""
+_LONGEST_DELAY = timedelta(hours=1)
+
+
+def raise_for_upstream(error: RunsAPIError, *, creating: bool) -> NoReturn:
+    """Raise what Temporal is to make of an upstream's error.
+
+    Args:
+        error: What the client raised.
+        creating: Whether the call was to bring an upstream run into being. Then there is nothing
+            to keep alive, and what trying again can't mend is final. On a run that exists, the
+            same errors block it, so that a rotated key or a paid bill lets it go on.
+    """
+    if isinstance(error, APIStatusError):
+        _raise_for_status(error, creating=creating)
+    if isinstance(error, APIConnectionError):
+        raise ApplicationError(str(error), type=UNAVAILABLE) from None
+    if isinstance(error, APIResponseError):
+        # A gateway's error page or a truncated body: the next answer may be whole.
+        raise ApplicationError(str(error), type=UNAVAILABLE) from None
+    code = "invalid_prompt" if isinstance(error, InvalidParameter) else "server_error"
+    raise refusal(code, str(error)) from None
+
+
+def refusal(code: str, message: str) -> ApplicationError:
+    """Return the final error; `code` is one of the protocol's three `last_error` codes."""
+    return ApplicationError(message, code, message, type=REFUSED, non_retryable=True)
+
+
+def blocked(kind: str, message: str) -> ApplicationError:
+    """Return the error by which a run waits until somebody mends something.
+
+    Its third detail is the attempt: an earlier one may have been accepted without an answer.
+    """
+    attempt = activity.info().attempt
+    return ApplicationError(message, kind, message, attempt, type=BLOCKED, non_retryable=True)
+
+
+def _raise_for_status(error: APIStatusError, *, creating: bool) -> NoReturn:
+    said = _said(error)
+    if error.code == "insufficient_quota" or error.type == "insufficient_quota":
+        message = f"{said}. Raise the upstream account's quota or mend its billing."
+        raise (
+            refusal("rate_limit_exceeded", message) if creating else blocked("quota", message)
+        ) from None
+    if error.status_code in (401, 403):
+        message = f"{said}. Check RUNLANE_UPSTREAM_API_KEY and RUNLANE_UPSTREAM_AUTH."
+        raise (
+            refusal("server_error", message) if creating else blocked("credentials", message)
+        ) from None
+    if error.status_code == 404:
+        message = (
+            f"{said} at {error.url}. Check RUNLANE_UPSTREAM_URL, the thread and the assistant."
+        )
+        raise (
+            refusal("server_error", message) if creating else blocked("not_found", message)
+        ) from None
+    if _worth_retrying(error):
+        limited = error.status_code == 429
+        raise ApplicationError(
+            said,
+            type=RATE_LIMITED if limited else UNAVAILABLE,
+            next_retry_delay=_server_delay(error),
+        ) from None
+    raise refusal(
+        "server_error" if error.status_code >= 500 else "invalid_prompt", f"{said}."
+    ) from None
+
+
+def _worth_retrying(error: APIStatusError) -> bool:
+    # The server's word first: the SDKs honour this header over any status.
+    word = error.headers.get("x-should-retry", "").lower()
+    if word in ("true", "false"):
+        return word == "true"
+    return (
+        error.status_code in (408, 409, 429)
+        or error.status_code >= 500
+        or error.code == "conversation_locked"
+    )
+
+
+def _server_delay(error: APIStatusError) -> timedelta | None:
+    """Return how long the server wants to be left alone: `retry-after-ms`, then `retry-after`."""
+    milliseconds = error.headers.get("retry-after-ms")
+    seconds = error.headers.get("retry-after")
+    delay: timedelta | None = None
+    try:
+        if milliseconds is not None:
+            delay = timedelta(milliseconds=float(milliseconds))
+        elif seconds is not None:
+            delay = timedelta(seconds=float(seconds))
+    except (ValueError, OverflowError):
+        delay = None
+    if delay is None and seconds is not None:
+        delay = _until_date(seconds)
+    if delay is None or delay <= timedelta(0):
+        return None
+    return min(delay, _LONGEST_DELAY)
+
+
+def _until_date(text: str) -> timedelta | None:
+    """Read the HTTP-date form of `retry-after`, which `float()` would choke on."""
+    try:
+        when = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return when - datetime.now(UTC)
+
+
+def _said(error: APIStatusError) -> str:
+    text = " ".join((error.message or "").split())[:MAX_SAID].rstrip(".")
+    return f"The upstream answered {error.status_code}" + (f": {text}" if text else "")

@@ -1,0 +1,48 @@
+"""Heartbeats beside an activity's work, so that a dead worker is noticed within seconds."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio import activity
+
+HEARTBEAT_TIMEOUT = timedelta(seconds=10)
+_BEAT = 2.0
+
+_T = TypeVar("_T")
+
+
+@asynccontextmanager
+async def heartbeating(details: Any = None) -> AsyncIterator[None]:
+    """Heartbeat every two seconds while the body runs; `details` may be mutated by the body."""
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat(*([details] if details is not None else []))
+            await asyncio.sleep(_BEAT)
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+
+
+async def see_through(request: Awaitable[_T]) -> _T:
+    """Await a request that changes something upstream, to its answer, although we are cancelled.
+
+    The request may be accepted already, and only its answer tells what it did. A worker that
+    shuts down is the exception: it can't wait, and the next attempt looks for what happened.
+    """
+    task = asyncio.ensure_future(request)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        details = activity.cancellation_details()
+        if details is not None and details.cancel_requested and not details.worker_shutdown:
+            return await task
+        task.cancel()
+        raise

@@ -1,0 +1,252 @@
+"""Which answer belongs to which call. Pure: it changes the state it is given and nothing else.
+
+An answer applies to the call it was given for. When an upstream run expires and another one is
+created in its place, a call with the same name and equal arguments gets the answer again, once
+per occurrence; an answer never applies to other arguments.
+"""
+
+import contextlib
+import json
+
+from activities.runs import answerable
+from runsapi import MAX_TOOL_OUTPUTS_BYTES, Run
+from workflows.contract import (
+    MAX_EARLY_CALLS,
+    AnswerOutcome,
+    Receipt,
+    ReceiptStatus,
+    RejectedAnswer,
+    ToolOutputMessage,
+    ToolOutputs,
+    canonical_json,
+    content_digest,
+)
+from workflows.state import Answer, EarlyAnswer, KnownCall, OpenCall, RunState
+
+MAX_REJECTED = 100
+"""Rejected answers kept for `view`; the oldest go first."""
+
+
+def call_key(name: str, arguments: str) -> str:
+    """Return what makes two calls the same call: the name and the arguments as canonical JSON."""
+    # Arguments that are no JSON are equal only to the letter.
+    with contextlib.suppress(ValueError):
+        arguments = canonical_json(json.loads(arguments))
+    return content_digest(f"{name}\0{arguments}")
+
+
+def open_round(state: RunState, run: Run, now: float) -> bool:
+    """Take over the calls that `run` waits for, with the answers that are there already.
+
+    Returns:
+        Whether a round was opened: not for the round that is open already, and not for an action
+        that outputs can't answer.
+    """
+    if not answerable(run):
+        return False
+    key = content_digest(canonical_json([state.attempt, *(call.id for call in run.tool_calls)]))
+    if key == state.round_key:
+        return False
+    state.round_key = key
+    state.rounds += 1
+    state.calls = []
+    for call in run.tool_calls:
+        function = call.function
+        if function is None:
+            continue
+        opened = OpenCall(
+            id=call.id,
+            name=function.name,
+            arguments=function.arguments,
+            key=call_key(function.name, function.arguments),
+            since_at=now,
+        )
+        state.calls.append(opened)
+        state.known[call.id] = KnownCall(attempt=state.attempt, round=state.rounds)
+    for opened in state.calls:
+        _use_held(state, opened)
+    if any(answer_of(state, opened.id) is None for opened in state.calls):
+        state.counted_rounds += 1
+        # What was answered before and isn't asked for again was asked for otherwise.
+        state.reworded = state.reworded or any(_is_held(state, a) for a in state.answers)
+    for opened in state.calls:
+        early = state.early.pop(opened.id, None)
+        if early is not None:
+            _use_early(state, opened, early)
+    return True
+
+
+def deliver(state: RunState, outputs: ToolOutputs, *, now: float, by_signal: bool) -> list[Receipt]:
+    """Record delivered answers; return a receipt for each, in order."""
+    receipts = []
+    for output in outputs.tool_outputs:
+        receipt = assess(state, output, by_signal=by_signal)
+        if receipt.status == ReceiptStatus.ACCEPTED:
+            _accept(state, _open(state, output.tool_call_id), output.output, outputs.by, now)
+        elif receipt.status == ReceiptStatus.EARLY:
+            state.early[output.tool_call_id] = EarlyAnswer(
+                output=output.output, by=outputs.by, at=now
+            )
+        elif by_signal and receipt.status != ReceiptStatus.DUPLICATE:
+            _reject(state, output.tool_call_id, receipt.status, now, outputs.by)
+        receipts.append(receipt)
+    return receipts
+
+
+def assess(state: RunState, output: ToolOutputMessage, *, by_signal: bool = False) -> Receipt:
+    """Tell what would become of an answer; changes nothing.
+
+    A signal is never refused, so an answer that it brings for a call nobody knows is kept as
+    early, even while other calls are awaited.
+    """
+    call_id, digest = output.tool_call_id, content_digest(output.output)
+    size = len(output.output.encode())
+    status, room = ReceiptStatus.LATE, None
+    if (answer := answer_of(state, call_id)) is not None:
+        status = receipt_for(answer.outcome, answer.output_digest, digest)
+    elif state.stop is not None or state.ended_at is not None:
+        status = ReceiptStatus.LATE
+    elif call_id in state.known:
+        if any(call.id == call_id for call in state.calls):
+            room = MAX_TOOL_OUTPUTS_BYTES - 1 - _round_bytes(state)
+            status = ReceiptStatus.ACCEPTED
+    elif (early := state.early.get(call_id)) is not None:
+        same = content_digest(early.output) == digest
+        status = ReceiptStatus.DUPLICATE if same else ReceiptStatus.CONFLICT
+    elif unanswered(state) and not by_signal:
+        status = ReceiptStatus.UNKNOWN
+    else:
+        full = len(state.early) >= MAX_EARLY_CALLS
+        room = 0 if full else MAX_TOOL_OUTPUTS_BYTES - 1 - _early_bytes(state)
+        status = ReceiptStatus.EARLY
+    if room is not None and size > room:
+        return Receipt(tool_call_id=call_id, status=ReceiptStatus.TOO_LARGE, room=max(room, 0))
+    return Receipt(tool_call_id=call_id, status=status)
+
+
+def receipt_for(outcome: AnswerOutcome, stands: str, delivered: str) -> ReceiptStatus:
+    """Return the receipt for a second answer to a call, by the digests of the two outputs."""
+    if stands == delivered:
+        return ReceiptStatus.DUPLICATE
+    submitted = (AnswerOutcome.SUBMITTED, AnswerOutcome.OVERTAKEN, AnswerOutcome.UNCERTAIN)
+    return ReceiptStatus.LATE if outcome in submitted else ReceiptStatus.CONFLICT
+
+
+def answer_of(state: RunState, call_id: str) -> Answer | None:
+    """Return the answer that a call has, if it has one."""
+    known = state.known.get(call_id)
+    return None if known is None or known.answer is None else state.answers[known.answer]
+
+
+def unanswered(state: RunState) -> list[OpenCall]:
+    """Return the open round's calls that still wait."""
+    return [call for call in state.calls if answer_of(state, call.id) is None]
+
+
+def close_round(state: RunState, outcome: AnswerOutcome) -> None:
+    """Close the open round: its answers have that outcome, its calls wait no more.
+
+    An answer that an earlier upstream run took stays submitted, whatever a later one does.
+    """
+    for call in state.calls:
+        answer = answer_of(state, call.id)
+        if answer is None or answer.outcome == AnswerOutcome.SUBMITTED:
+            continue
+        if outcome == AnswerOutcome.SUBMITTED:
+            state.barren = 0
+        answer.outcome = outcome
+    state.calls = []
+
+
+def held(state: RunState) -> list[Answer]:
+    """Return the answers that a further upstream run could ask for again."""
+    return [answer for answer in state.answers if answer.output is not None]
+
+
+def reminder(state: RunState) -> str:
+    """Return instructions that make a re-created run ask for the answered calls verbatim.
+
+    Models reword. Without this, each rewording would need a person within ten minutes.
+    """
+    lines = [f"- {answer.name}({answer.arguments})" for answer in held(state)]
+    return (
+        "This run was interrupted and is repeated. These function calls were made and answered "
+        "before. Where you need one of them, make it again with exactly the same arguments:\n"
+        + "\n".join(lines)
+    )
+
+
+def settle(state: RunState) -> None:
+    """At the end, say of every answer that the last upstream run didn't take: not used."""
+    for answer in state.answers:
+        if answer.outcome == AnswerOutcome.WAITING or answer.used_in < state.attempt:
+            answer.outcome = AnswerOutcome.UNUSED
+        answer.output = None
+    state.calls = []
+
+
+def _open(state: RunState, call_id: str) -> OpenCall:
+    return next(call for call in state.calls if call.id == call_id)
+
+
+def _accept(state: RunState, call: OpenCall, output: str, by: str | None, now: float) -> None:
+    known = state.known[call.id]
+    known.answer = len(state.answers)
+    state.answers.append(
+        Answer(
+            tool_call_id=call.id,
+            name=call.name,
+            arguments=call.arguments,
+            key=call.key,
+            output=output,
+            output_digest=content_digest(output),
+            attempt=known.attempt,
+            round=known.round,
+            by=by,
+            answered_at=now,
+            used_in=state.attempt,
+            call_ids=[call.id],
+        )
+    )
+
+
+def _is_held(state: RunState, answer: Answer) -> bool:
+    return (
+        answer.output is not None
+        and answer.attempt < state.attempt
+        and answer.used_in < state.attempt
+    )
+
+
+def _use_held(state: RunState, call: OpenCall) -> None:
+    for index, answer in enumerate(state.answers):
+        if answer.key == call.key and _is_held(state, answer):
+            answer.used_in = state.attempt
+            answer.call_ids.append(call.id)
+            state.known[call.id].answer = index
+            return
+
+
+def _use_early(state: RunState, call: OpenCall, early: EarlyAnswer) -> None:
+    delivered = ToolOutputMessage(tool_call_id=call.id, output=early.output)
+    receipt = assess(state, delivered)
+    if receipt.status == ReceiptStatus.ACCEPTED:
+        _accept(state, call, early.output, early.by, early.at)
+    elif receipt.status != ReceiptStatus.DUPLICATE:
+        _reject(state, call.id, receipt.status, early.at, early.by)
+
+
+def _round_bytes(state: RunState) -> int:
+    answers = (answer_of(state, call.id) for call in state.calls)
+    return sum(len((a.output or "").encode()) for a in answers if a is not None)
+
+
+def _early_bytes(state: RunState) -> int:
+    return sum(len(early.output.encode()) for early in state.early.values())
+
+
+def _reject(
+    state: RunState, call_id: str, reason: ReceiptStatus, now: float, by: str | None
+) -> None:
+    state.rejected.append(RejectedAnswer(tool_call_id=call_id, reason=reason, at=now, by=by))
+    del state.rejected[:-MAX_REJECTED]

@@ -1,0 +1,43 @@
+"""The parameters of the next upstream run, and how often another one may be created. Pure."""
+
+from typing import Any
+
+from activities.runs import ATTEMPT_STAMP, RUN_ID_STAMP, STAMPS
+from workflows import answers
+from workflows.contract import RunRequest
+from workflows.state import RunState
+
+MAX_BARREN = 3
+"""Re-creations in a row in which the upstream took no answer that was new."""
+MAX_BARREN_UNANSWERED = 1
+"""The same where there is no answer that a further run could take."""
+
+
+def create_params(run_id: str, request: RunRequest, state: RunState) -> dict[str, Any]:
+    """Return the create body of the upstream run that comes after the present one."""
+    params = dict(request.params)
+    params["metadata"] = stamped(run_id, state.attempt + 1, state.metadata)
+    if state.attempt > 0:
+        # The first upstream run added them to the thread, where they still stand.
+        params.pop("additional_messages", None)
+    if state.reworded and answers.held(state):
+        before = params.get("additional_instructions")
+        reminder = answers.reminder(state)
+        params["additional_instructions"] = f"{before}\n\n{reminder}" if before else reminder
+    return params
+
+
+def stamped(run_id: str, attempt: int, metadata: dict[str, str]) -> dict[str, str]:
+    """Return the caller's metadata with the stamps by which an upstream run is found again."""
+    return {**metadata, RUN_ID_STAMP: run_id, ATTEMPT_STAMP: str(attempt)}
+
+
+def unstamped(metadata: dict[str, str] | None) -> dict[str, str]:
+    """Return metadata as the caller knows it."""
+    return {key: value for key, value in (metadata or {}).items() if key not in STAMPS}
+
+
+def may_recreate(state: RunState) -> bool:
+    """Tell whether another upstream run may be created after one that expired."""
+    limit = MAX_BARREN if answers.held(state) else MAX_BARREN_UNANSWERED
+    return state.barren < limit

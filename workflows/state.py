@@ -1,0 +1,142 @@
+"""What a run knows of itself: one object, so that continue-as-new hands everything on at once."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from activities.runs import Upstream
+from runsapi import Run
+from workflows.contract import (
+    AnswerOutcome,
+    AttemptView,
+    BlockedView,
+    RejectedAnswer,
+    RunRequest,
+)
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class OpenCall(_State):
+    """A tool call of the round that is being gathered."""
+
+    id: str
+    name: str
+    arguments: str
+    key: str
+    """Digest of name and canonical arguments: what makes two calls the same call."""
+    since_at: float
+
+
+class KnownCall(_State):
+    """A tool call of an earlier round or attempt; its id may still be answered by somebody."""
+
+    attempt: int
+    round: int
+    answer: int | None = None
+    """Index into `RunState.answers`, or none if it was never answered."""
+
+
+class Answer(_State):
+    """An accepted output. Kept for ever: a re-created upstream run may ask for it again."""
+
+    tool_call_id: str
+    name: str
+    arguments: str
+    key: str
+    output: str | None
+    """None once nothing can ask for it again."""
+    output_digest: str
+    attempt: int
+    round: int
+    by: str | None = None
+    answered_at: float
+    outcome: AnswerOutcome = AnswerOutcome.WAITING
+    used_in: int = 0
+    """The latest attempt in which it answers a call: in each it counts once."""
+    call_ids: list[str] = []
+
+
+class EarlyAnswer(_State):
+    """An output for a call that nobody has asked for yet."""
+
+    output: str
+    by: str | None = None
+    at: float
+
+
+class StopReason(StrEnum):
+    """Why a run is brought to its end from our side."""
+
+    CANCEL = "cancel"
+    DEADLINE = "deadline"
+    ROUNDS = "rounds"
+    GONE = "gone"
+    REFUSED = "refused"
+
+
+class RunState(_State):
+    """The whole of a run's state; instants are unix seconds by the workflow's clock."""
+
+    # run: the lifecycle
+    deadline_at: float = 0.0
+    """Unix seconds."""
+    upstream: Upstream | None = None
+    simulated: bool = False
+    run: Run | None = None
+    """The upstream run as last seen."""
+    attempt: int = 0
+    attempts: list[AttemptView] = []
+    leg_started_at: float = 0.0
+    next_poll_at: float | None = None
+    next_look_at: float | None = None
+    expires_at: float | None = None
+    """When the upstream run expires, by our clock."""
+    gathering_since: float | None = None
+    poll_after_ms: int | None = None
+    polls: int = 0
+    blocked: BlockedView | None = None
+    blocked_until: float | None = None
+    stop: StopReason | None = None
+    stopped_at: float | None = None
+    cancel_sent: bool = False
+    create_unsettled: bool = False
+    """A create was under way when the run was stopped; nobody knows yet what it did."""
+    uncertain: str | None = None
+    status: str = "queued"
+    """What we show: one of the protocol's nine."""
+    ended_at: float | None = None
+    last_error: dict[str, Any] | None = None
+    past_usage: list[int] = [0, 0, 0]
+    """Prompt, completion and total tokens of the attempts before this one."""
+    metadata: dict[str, str] = {}
+    """The caller's pairs."""
+    metadata_sent: dict[str, str] = {}
+    """What the living upstream run has of them."""
+
+    # answers: rounds, calls and their answers
+    calls: list[OpenCall] = []
+    rounds: int = 0
+    counted_rounds: int = 0
+    """Rounds that needed an answer that was not held already."""
+    round_key: str | None = None
+    """Identifies the round whose calls are open, so that seeing it again opens nothing."""
+    known: dict[str, KnownCall] = {}
+    answers: list[Answer] = []
+    early: dict[str, EarlyAnswer] = {}
+    rejected: list[RejectedAnswer] = []
+    barren: int = 0
+    """Re-creations in a row in which the upstream took no answer that was new."""
+    recreations: int = 0
+    reworded: bool = False
+    """A re-created run asked otherwise than the one before it."""
+
+
+class RunInput(_State):
+    """The workflow's input: a request, and after a continue-as-new the state so far."""
+
+    request: RunRequest
+    state: RunState | None = None

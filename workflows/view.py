@@ -1,0 +1,214 @@
+"""What a run shows of itself: the protocol's Run object, and what Runlane knows beside it. Pure."""
+
+from activities.runs import answerable
+from runsapi import TERMINAL, Run, RunStatus
+from workflows import answers
+from workflows.contract import (
+    PENDING_ARGUMENTS_SHOWN,
+    PENDING_MEMO_BYTES,
+    AnswerView,
+    PendingCall,
+    RunlaneView,
+    RunRequest,
+    RunView,
+    UpstreamView,
+    canonical_json,
+    content_digest,
+)
+from workflows.state import RunState
+
+_NULL_UNTIL_ENDED = ("cancelled_at", "completed_at", "failed_at")
+
+
+def run_view(run_id: str, request: RunRequest, state: RunState) -> RunView:
+    """Return the whole view of a run."""
+    return RunView(
+        run=seed_run(run_id, request, state),
+        runlane=RunlaneView(
+            upstream=None
+            if state.upstream is None
+            else UpstreamView(name=state.upstream.name, url=state.upstream.url),
+            upstream_run_id=None if state.run is None else state.run.id,
+            attempt=state.attempt,
+            attempts=state.attempts,
+            upstream_status=None if state.run is None else str(state.run.status),
+            parked=is_parked(state),
+            blocked=state.blocked,
+            needs_attention=needs_attention(state),
+            uncertain=state.uncertain,
+            cancel_requested=state.stop is not None,
+            pending=pending_calls(state),
+            answers=[
+                AnswerView(
+                    tool_call_id=answer.tool_call_id,
+                    name=answer.name,
+                    attempt=answer.attempt,
+                    round=answer.round,
+                    outcome=answer.outcome,
+                    output_digest=answer.output_digest,
+                    by=answer.by,
+                    answered_at=answer.answered_at,
+                    call_ids=answer.call_ids,
+                )
+                for answer in state.answers
+            ],
+            early=list(state.early),
+            rejected=state.rejected,
+            polls=state.polls,
+            rounds=state.rounds,
+            recreations=state.recreations,
+            simulated=state.simulated,
+            deadline_at=state.deadline_at,
+        ),
+    )
+
+
+def seed_run(run_id: str, request: RunRequest, state: RunState) -> Run:
+    """Return the Run object as callers of the protocol know it: ours, over all attempts."""
+    asked = request.params
+    upstream = state.run
+    status = shown_status(state)
+    fields = {
+        "assistant_id": asked.get("assistant_id"),
+        "instructions": asked.get("instructions"),
+        "model": asked.get("model"),
+        "tools": asked.get("tools") or [],
+        **({} if upstream is None else upstream.model_dump(mode="json")),
+        "id": run_id,
+        "object": "thread.run",
+        "thread_id": request.thread_id,
+        "created_at": int(request.created_at),
+        "expires_at": None if state.ended_at is not None else int(state.deadline_at),
+        "metadata": state.metadata,
+        "status": status,
+        "required_action": None,
+        "last_error": state.last_error,
+        **dict.fromkeys(_NULL_UNTIL_ENDED),
+    }
+    if status == RunStatus.REQUIRES_ACTION and upstream is not None:
+        # Parked too: the upstream run that asked is gone, the calls still wait.
+        fields["required_action"] = (
+            {
+                "type": "submit_tool_outputs",
+                "submit_tool_outputs": {
+                    "tool_calls": [
+                        {
+                            "id": call.id,
+                            "type": "function",
+                            "function": {"name": call.name, "arguments": call.arguments},
+                        }
+                        for call in state.calls
+                    ]
+                },
+            }
+            if state.calls
+            else upstream.model_dump(mode="json")["required_action"]
+        )
+    if state.ended_at is not None:
+        stamp = {"completed": "completed_at", "cancelled": "cancelled_at", "failed": "failed_at"}
+        if status in stamp:
+            fields[stamp[status]] = int(state.ended_at)
+        if (upstream is not None and upstream.usage is not None) or any(state.past_usage):
+            prompt, completion, total = total_usage(state)
+            fields["usage"] = {
+                "prompt_tokens": prompt,
+                "completion_tokens": completion,
+                "total_tokens": total,
+            }
+    else:
+        fields["usage"] = None
+    if status != RunStatus.INCOMPLETE:
+        fields["incomplete_details"] = None
+    return Run.model_validate(fields)
+
+
+def shown_status(state: RunState) -> RunStatus:
+    """Return our status, one of the protocol's nine, whatever word the upstream used."""
+    run = state.run
+    if state.ended_at is not None:
+        return RunStatus(state.status)
+    if state.stop is not None:
+        return RunStatus.CANCELLING
+    if answers.unanswered(state):
+        return RunStatus.REQUIRES_ACTION
+    if run is None or state.calls or run.status in TERMINAL:
+        # All calls are answered, or another upstream run is on its way: nothing is asked of anyone.
+        return RunStatus.QUEUED
+    if run.status == RunStatus.REQUIRES_ACTION and answerable(run):
+        # Its outputs are in; the upstream hasn't noticed yet.
+        return RunStatus.IN_PROGRESS
+    return run.status if isinstance(run.status, RunStatus) else RunStatus.IN_PROGRESS
+
+
+def is_parked(state: RunState) -> bool:
+    """Tell whether answers are awaited although the upstream run that asked has expired."""
+    run = state.run
+    return (
+        state.ended_at is None
+        and run is not None
+        and run.status == RunStatus.EXPIRED
+        and bool(answers.unanswered(state))
+    )
+
+
+def total_usage(state: RunState) -> list[int]:
+    """Return prompt, completion and total tokens over all attempts: all of them were paid for."""
+    usage = None if state.run is None else state.run.usage
+    now = (
+        [0, 0, 0]
+        if usage is None
+        else [usage.prompt_tokens, usage.completion_tokens, usage.total_tokens]
+    )
+    return [before + here for before, here in zip(state.past_usage, now, strict=True)]
+
+
+def needs_attention(state: RunState) -> str | None:
+    """Say why nobody's outputs can help, where the upstream run waits for something else."""
+    run = state.run
+    if run is None or run.status != RunStatus.REQUIRES_ACTION or state.calls or state.stop:
+        return None
+    action = run.required_action
+    if action is None:
+        return "The upstream run requires an action and names none"
+    if action.type != "submit_tool_outputs":
+        return f"The upstream run requires {action.type}, which tool outputs can't answer"
+    if not run.tool_calls:
+        return "The upstream run requires tool outputs and lists no tool call"
+    kinds = sorted({call.type for call in run.tool_calls if call.type != "function"})
+    if kinds:
+        return f"The upstream run waits for a call of type {', '.join(kinds)}, which it runs itself"
+    return None
+
+
+def pending_calls(state: RunState) -> list[PendingCall]:
+    """Return the calls that wait for an answer."""
+    return [
+        PendingCall(
+            tool_call_id=call.id,
+            name=call.name,
+            arguments=call.arguments,
+            arguments_digest=content_digest(call.arguments),
+            attempt=state.attempt,
+            round=state.rounds,
+            since_at=call.since_at,
+        )
+        for call in answers.unanswered(state)
+    ]
+
+
+def pending_memo(state: RunState) -> list[dict[str, object]]:
+    """Return the pending calls for the memo, cut to what a memo may hold.
+
+    A memo over Temporal's limit fails every workflow task for good, so calls that don't fit are
+    left out; the view has them all.
+    """
+    shown: list[dict[str, object]] = []
+    size = 0
+    for call in pending_calls(state):
+        entry = call.model_dump(mode="json")
+        entry["arguments"] = call.arguments[:PENDING_ARGUMENTS_SHOWN]
+        size += len(canonical_json(entry).encode())
+        if size > PENDING_MEMO_BYTES:
+            break
+        shown.append(entry)
+    return shown
