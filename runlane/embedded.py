@@ -152,11 +152,19 @@ class EmbeddedTemporal:
 
         Raises:
             PortTaken: a port that was asked for is in use.
-            EmbeddedTemporalError: the binary is missing, another server uses the data directory,
-                or the server ended or stayed silent; the message quotes its log.
+            EmbeddedTemporalError: the binary is missing, the data directory can't be used or is
+                in use, or the server ended or stayed silent; the message quotes its log.
+            SearchAttributesMissing: the database has one of them with another type.
         """
-        payload_directory(self.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = await self._lock_data_dir()
+        try:
+            payload_directory(self.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = await self._lock_data_dir()
+        except OSError as error:
+            msg = (
+                f"{self.data_dir} can't be the data directory: {error.strerror}. Choose another "
+                "with RUNLANE_DATA_DIR."
+            )
+            raise EmbeddedTemporalError(msg) from error
         try:
             await self._start_on_ports()
         except BaseException:
@@ -320,7 +328,8 @@ class EmbeddedTemporal:
                 pass
             except RPCError as error:
                 if error.status not in _STARTING:
-                    raise
+                    msg = f"Temporal's server can't be prepared: {error.message}"
+                    raise EmbeddedTemporalError(msg) from error
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _prepare(self, client: Client) -> bool:

@@ -188,6 +188,14 @@ async def test_a_failing_server_is_reported_with_its_log(tmp_path: Path) -> None
         pass
 
 
+async def test_an_unusable_data_directory_is_named(tmp_path: Path) -> None:
+    """A data directory that can't be made is one line with its path and the variable."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(EmbeddedTemporalError, match=r"file/data can't be .*RUNLANE_DATA_DIR"):
+        await EmbeddedTemporal(tmp_path / "file" / "data").start()
+
+
 async def test_the_end_of_the_server_is_noticed(tmp_path: Path) -> None:
     """Who waits for the server learns that it was killed."""
     async with EmbeddedTemporal(tmp_path) as server:
