@@ -13,8 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from runlane.durations import DurationError, parse_duration
+from workflows.contract import DEFAULT_TASK_QUEUE, poll_task_queue
 
-DEFAULT_TASK_QUEUE = "runlane"
 DEFAULT_UPSTREAM_TIMEOUT = timedelta(seconds=60)
 
 
@@ -88,7 +88,7 @@ class Settings:
     @property
     def poll_task_queue(self) -> str:
         """The task queue of attached polls, so that they never take a slot from an effect."""
-        return f"{self.task_queue}-poll"
+        return poll_task_queue(self.task_queue)
 
     def read_upstream_api_key(self) -> str | None:
         """The upstream's key, from the environment or its file; None when neither is set.
