@@ -47,9 +47,10 @@ def open_round(state: RunState, run: Run, now: float) -> bool:
     key = content_digest(canonical_json([state.attempt, *(call.id for call in run.tool_calls)]))
     if key == state.round_key:
         return False
+    # Calls still open were answered by somebody else, or the upstream gave them up.
+    close_round(state, AnswerOutcome.OVERTAKEN)
     state.round_key = key
     state.rounds += 1
-    state.calls = []
     for call in run.tool_calls:
         function = call.function
         if function is None:

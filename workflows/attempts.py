@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from activities.runs import ATTEMPT_STAMP, RUN_ID_STAMP, STAMPS
+from activities.runs import ATTEMPT_STAMP, RUN_ID_STAMP, STAMPS, CreateInput
 from workflows import answers
 from workflows.contract import RunRequest
 from workflows.state import RunState
@@ -25,6 +25,22 @@ def create_params(run_id: str, request: RunRequest, state: RunState) -> dict[str
         reminder = answers.reminder(state)
         params["additional_instructions"] = f"{before}\n\n{reminder}" if before else reminder
     return params
+
+
+def create_input(
+    run_id: str, request: RunRequest, state: RunState, now: float, *, look_first: bool
+) -> CreateInput:
+    """Return what the next create is told."""
+    started_at = state.deadline_at - request.options.deadline
+    return CreateInput(
+        run_id=run_id,
+        attempt=state.attempt + 1,
+        thread_id=request.thread_id,
+        params=create_params(run_id, request, state),
+        upstream=state.upstream,
+        age=now - started_at,
+        look_first=look_first,
+    )
 
 
 def stamped(run_id: str, attempt: int, metadata: dict[str, str]) -> dict[str, str]:

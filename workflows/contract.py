@@ -102,6 +102,8 @@ class Timing(_Message):
     """How long the truth is sought after a cancel before the end is called uncertain."""
     settle_for: float = 10.0
     """How long a create whose answer was lost is looked for before it counts as never arrived."""
+    slot_within: float = 60.0
+    """A poll that finds no slot in this time becomes a timer, which needs none."""
     effect_for: float = 90.0
     """Start-to-close of create, submit, cancel and update; over the HTTP timeout, or Temporal
     would start a second request beside the first."""

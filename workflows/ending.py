@@ -4,7 +4,6 @@ from runsapi import TERMINAL, RunStatus
 from workflows import answers
 from workflows.contract import RunRequest
 from workflows.state import RunState, StopReason
-from workflows.view import total_usage
 
 _STATUS_OF_STOP = {
     StopReason.CANCEL: RunStatus.CANCELLED,
@@ -40,11 +39,6 @@ def end(state: RunState, request: RunRequest, now: float) -> None:
     answers.settle(state)
     state.ended_at = now
     state.blocked = None
-
-
-def keep_usage(state: RunState) -> None:
-    """Add the present upstream run's tokens to those of earlier ones, before it is replaced."""
-    state.past_usage = total_usage(state)
 
 
 def _reason(state: RunState, request: RunRequest) -> dict[str, str] | None:

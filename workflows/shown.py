@@ -1,0 +1,69 @@
+"""What lists see of a run: search attributes and memo, changed as seldom as can be.
+
+Every change is an event in the history, so all attributes go in one upsert, and nothing is
+written that a reader can tell from the status.
+"""
+
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+
+with workflow.unsafe.imports_passed_through():
+    from workflows.contract import PENDING_MEMO, REQUEST_MEMO, RequestMemo, RunRequest
+    from workflows.state import RunState
+    from workflows.view import pending_memo, shown_status
+
+STATUS = SearchAttributeKey.for_keyword("RunlaneStatus")
+BLOCKED = SearchAttributeKey.for_keyword("RunlaneBlocked")
+
+
+class Shown:
+    """What was written last.
+
+    Args:
+        state: As the attributes show it already: at the start, or after a continue-as-new.
+    """
+
+    def __init__(self, state: RunState) -> None:
+        self._status, self._blocked = _status(state), _blocked(state)
+        self._pending = pending_memo(state)
+
+    def update(self, state: RunState) -> None:
+        """Write what has changed."""
+        status, blocked = _status(state), _blocked(state)
+        changes: list[Any] = []
+        if status != self._status:
+            changes.append(STATUS.value_set(status))
+        if blocked != self._blocked:
+            changes.append(BLOCKED.value_set(blocked) if blocked else BLOCKED.value_unset())
+        if changes:
+            workflow.upsert_search_attributes(changes)
+        self._status, self._blocked = status, blocked
+        pending = pending_memo(state)
+        if pending and pending != self._pending:
+            # Never cleared, for that would be an event: readers ask the status first.
+            workflow.upsert_memo({PENDING_MEMO: pending})
+            self._pending = pending
+
+
+def memo(request: RunRequest, state: RunState) -> dict[str, Any]:
+    """Return the memo for a continue-as-new, at which an upserted one is lost."""
+    return {
+        REQUEST_MEMO: RequestMemo(
+            digest=request.digest(),
+            created_at=request.created_at,
+            metadata=state.metadata,
+            model=request.params.get("model"),
+            deadline=request.options.deadline,
+        ),
+        PENDING_MEMO: pending_memo(state),
+    }
+
+
+def _status(state: RunState) -> str:
+    return shown_status(state).value
+
+
+def _blocked(state: RunState) -> str:
+    return state.blocked.kind.value if state.blocked else ""
