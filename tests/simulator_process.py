@@ -43,8 +43,10 @@ class SimulatorProcess:
     def start(self) -> None:
         """Start the process and wait for its line."""
         command: Sequence[str] = (sys.executable, "-m", "runsapi.simulator", *self._options)
-        # pytest's own timeout is what ends a process that never says it is ready.
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        # It ends with its standard input, so that a killed test run leaves nothing behind.
+        self._process = subprocess.Popen(
+            (*command, "--with-stdin"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -71,8 +73,16 @@ class SimulatorProcess:
             process.wait()
             raise
         finally:
-            if process.stdout is not None:
-                process.stdout.close()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+    def kill(self) -> None:
+        """End the process as a crash would; all its state is gone."""
+        assert self._process is not None, "not started"
+        self._process.kill()
+        self._process.wait()
+        self.stop()
 
     def scenario(self, **fields: Any) -> None:
         """Register a scenario; give it an `assistant_id` of the test's own."""

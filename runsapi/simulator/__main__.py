@@ -6,13 +6,22 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from runsapi.simulator.engine import EXPIRES_AFTER
 from runsapi.simulator.faults import load_faults
 from runsapi.simulator.scenario import ScenarioError, load_scenarios
 from runsapi.simulator.serve import serve
+
+
+def _end_with_stdin() -> None:
+    # Unbuffered: a thread waiting in `sys.stdin` would hold its lock at exit.
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> int:
@@ -26,7 +35,10 @@ def main() -> int:
     parser.add_argument("--api-key", help="demand this key")
     parser.add_argument("--strict", action="store_true", help="404 for ids never created")
     parser.add_argument("--no-bodies", action="store_true", help="don't remember request bodies")
+    parser.add_argument("--with-stdin", action="store_true", help="end when standard input closes")
     options = parser.parse_args()
+    if options.with_stdin:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
 
     def ready(url: str) -> None:
         sys.stdout.write(json.dumps({"url": url, "pid": os.getpid()}) + "\n")

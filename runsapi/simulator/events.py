@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 
 from runsapi.simulator.engine import Engine
+from runsapi.simulator.errors import server_error
 from runsapi.simulator.objects import Run
 from runsapi.simulator.operations import Listener, forget
 
+ERROR = "event: error\ndata: " + json.dumps(server_error().body["error"]) + "\n\n"
 DONE = "event: done\ndata: [DONE]\n\n"
 _LONGEST_NAP = 0.05
 """Seconds. Submits, cancels and forced states come from other requests and wake nobody."""
@@ -33,6 +36,8 @@ async def frames(
                 event, text = listener.popleft()
                 yield f"event: {event}\ndata: {text}\n\n"
                 sent += 1
+                if event == "thread.message.delta":
+                    await asyncio.sleep(run.scenario.word_seconds)
             if cut(sent):
                 raise StreamCut
             if run.ended or run.status == "requires_action":

@@ -57,6 +57,7 @@ Kind = Literal[
     "status",
     "garbage",
     "cut_stream",
+    "stream_error",
 ]
 
 
@@ -85,7 +86,7 @@ class FaultSpec(BaseModel):
     seconds: float = Field(default=1.0, ge=0)
     """For kind `slow`."""
     events: int = Field(default=1, ge=0)
-    """For kind `cut_stream`."""
+    """For kinds `cut_stream` and `stream_error`."""
 
 
 class Fault:

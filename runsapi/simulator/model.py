@@ -73,7 +73,8 @@ def _call(call: Call) -> JSON:
 
 def last_words(run: Run) -> str:
     """Return the text of the run's last message."""
-    if run.round.says is not None:
+    # What an asking round says was said when it asked.
+    if run.round.says is not None and not run.round.asks:
         return filled(run.round.says, run.outputs)
     if run.outputs:
         return "\n".join(f"{name}: {output}" for name, output in run.outputs)

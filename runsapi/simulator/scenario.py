@@ -130,6 +130,8 @@ class Scenario(_Part):
     cancel_loses: bool = False
     """A cancelled run completes all the same."""
     usage: Usage = Usage()
+    word_seconds: float = Field(default=0.02, ge=0)
+    """Pause after each word of a streamed message."""
 
     @model_validator(mode="after")
     def _endless_needs_a_question(self) -> Self:

@@ -99,8 +99,14 @@ async def serve(
         numbers = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
         for number in numbers:
             loop.add_signal_handler(number, stop)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
-            await server.serve(sockets=[listener])
+            # Shielded: a cancelled uvicorn leaves its connections open.
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            stop()
+            await serving
+            raise
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)

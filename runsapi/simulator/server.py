@@ -1,4 +1,4 @@
-"""The simulator as an ASGI application: `/v1` speaks the protocol, `/_simulator` controls it."""
+"""The simulator as an ASGI application: the protocol, and `/_simulator`, which controls it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runsapi.simulator.connection import drop
 from runsapi.simulator.control import Control
 from runsapi.simulator.engine import EXPIRES_AFTER, Engine
 from runsapi.simulator.errors import JSON, ApiError
-from runsapi.simulator.events import StreamCut, frames
+from runsapi.simulator.events import ERROR, StreamCut, frames
 from runsapi.simulator.faults import Fault, Faults
 from runsapi.simulator.journal import Entry, Journal
 from runsapi.simulator.operations import OPERATIONS, Call, Operation, Reply, forget
@@ -27,6 +27,9 @@ from runsapi.simulator.scenario import Scenario
 
 MARK = {"x-runlane-simulator": "1"}
 """On every response, so that nobody takes the simulator for a real service."""
+
+PREFIXES = ("/v1", "/openai", "/openai/v1", "/api/projects/{project}")
+"""Where the protocol is served: as OpenAI did, Azure OpenAI and a Foundry project."""
 
 # Never the key: what is noted here, anybody on the machine may read.
 _NOTED = ("openai-beta", "x-stainless-", "idempotency-key", "user-agent")
@@ -56,7 +59,8 @@ class Simulator:
         self.control = Control(self.engine, self.faults, self.journal)
         self._api_key = api_key
         routes = [
-            Route("/v1" + path, self._endpoint(name, operation), methods=[method])
+            Route(prefix + path, self._endpoint(name, operation), methods=[method])
+            for prefix in PREFIXES
             for method, path, name, operation in OPERATIONS
         ]
         self.app = Starlette(
@@ -167,23 +171,31 @@ class Simulator:
             headers["openai-poll-after-ms"] = str(reply.run.scenario.poll_after_ms)
         if reply.run is None or reply.listener is None:
             return JSONResponse(reply.body, headers=headers)
-        most = fault.spec.events if fault and fault.spec.kind == "cut_stream" else None
+        kind = fault.spec.kind if fault is not None else None
+        breaks = fault is not None and kind in ("cut_stream", "stream_error")
+        most = fault.spec.events if fault is not None and breaks else None
 
         def cut(sent: int) -> bool:
             return self.control.cutting or (most is not None and sent >= most)
 
         stream = frames(self.engine, reply.run, reply.listener, cut)
         return StreamingResponse(
-            _until_cut(request, stream), media_type="text/event-stream", headers=headers
+            self._until_cut(request, stream, says_why=kind == "stream_error"),
+            media_type="text/event-stream",
+            headers=headers,
         )
 
-
-async def _until_cut(request: Request, stream: AsyncIterator[str]) -> AsyncIterator[str]:
-    try:
-        async for frame in stream:
-            yield frame
-    except StreamCut:
-        await drop(request)
+    async def _until_cut(
+        self, request: Request, stream: AsyncIterator[str], *, says_why: bool
+    ) -> AsyncIterator[str]:
+        try:
+            async for frame in stream:
+                yield frame
+        except StreamCut:
+            if says_why and not self.control.cutting:
+                yield ERROR
+            else:
+                await drop(request)
 
 
 def create_app(**options: Any) -> Starlette:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import openai
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, AzureOpenAI, OpenAI
 from openai.types.beta.threads import Run
 
 from tests.simulator_process import SimulatorProcess
@@ -104,6 +104,22 @@ async def test_the_async_client_sees_the_same(
 
         assert (await runs.retrieve(run.id, thread_id=thread.id)) == done
         assert done.status == "completed"
+
+
+def test_the_azure_client_sees_the_same(simulator: SimulatorProcess, assistant_id: str) -> None:
+    """Azure's paths, key header and `api-version` reach the same service."""
+    with AzureOpenAI(
+        azure_endpoint=simulator.url.removesuffix("/v1"),
+        api_version="2024-08-01-preview",
+        api_key="x",
+        max_retries=0,
+    ) as sdk:
+        run = sdk.beta.threads.create_and_run_poll(assistant_id=assistant_id, poll_interval_ms=20)
+
+    assert run.status == "requires_action"
+    (asked, *_) = simulator.requests(thread_id=run.thread_id)["data"]
+    assert asked["path"] == "/openai/threads/runs"
+    assert asked["query"] == {"api-version": "2024-08-01-preview"}
 
 
 def test_with_no_scenario_each_declared_function_is_called_once(client: OpenAI) -> None:

@@ -212,6 +212,17 @@ async def test_a_stream_can_be_cut(
     assert run["status"] in ("queued", "in_progress", "completed")
 
 
+async def test_a_stream_can_end_in_an_error_event(
+    http: httpx.AsyncClient, simulator: SimulatorProcess, thread_id: str
+) -> None:
+    """`stream_error` says so in the stream and ends it in good order."""
+    simulator.fault("runs.create", "stream_error", thread_id=thread_id, events=1)
+    told: list[str] = []
+    await streamed(http, thread_id, told.append)
+
+    assert told == ["event: thread.run.created", "event: error"]
+
+
 @pytest.mark.parametrize(
     ("order", "named"),
     [
