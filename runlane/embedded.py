@@ -247,7 +247,7 @@ class EmbeddedTemporal:
     def _choose_ports(self) -> None:
         for port, option in (
             (self._wanted_port, "--temporal-port"),
-            (self._wanted_ui_port, "--temporal-ui-port"),
+            (self._wanted_ui_port, "--ui-port"),
         ):
             if port:
                 _check_free(port, option)

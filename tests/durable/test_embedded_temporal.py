@@ -172,7 +172,7 @@ async def test_a_taken_port_is_named(tmp_path: Path, which: str) -> None:
         port = holder.getsockname()[1]
         server = EmbeddedTemporal(tmp_path, **{which: port})
 
-        option = {"port": "--temporal-port", "ui_port": "--temporal-ui-port"}[which]
+        option = {"port": "--temporal-port", "ui_port": "--ui-port"}[which]
         with pytest.raises(PortTaken, match=rf"Port {port} .* {option}"):
             await server.start()
 
