@@ -32,13 +32,21 @@ MAX_EFFECTS = 100
 """Creates, submits, cancels and updates that one worker runs at a time."""
 MAX_POLLS = 600
 """Attached polls that one worker holds at a time; they have a queue and slots of their own."""
+MAX_CACHED_WORKFLOWS = 1000
+"""Runs that one worker keeps in memory; one beyond them is replayed when it goes on."""
 GRACE = timedelta(seconds=15)
 """How long a worker that is told to stop waits for effects; attached polls hand over at once."""
 
 _logger = logging.getLogger("runlane.worker")
 
 
-def build_workers(client: Client, activities: RunActivities, *, task_queue: str) -> list[Worker]:
+def build_workers(
+    client: Client,
+    activities: RunActivities,
+    *,
+    task_queue: str,
+    max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
+) -> list[Worker]:
     """Return the workers of one process: one for workflows and effects, one for polls."""
     effects: list[Callable[..., Awaitable[object]]] = [
         activities.create,
@@ -52,6 +60,7 @@ def build_workers(client: Client, activities: RunActivities, *, task_queue: str)
             task_queue=task_queue,
             workflows=WORKFLOWS,
             activities=effects,
+            max_cached_workflows=max_cached_workflows,
             max_concurrent_activities=MAX_EFFECTS,
             graceful_shutdown_timeout=GRACE,
             # With the default of 10 s a run stands still that long after its worker was killed.

@@ -22,7 +22,7 @@ from temporalio.exceptions import ApplicationError
 from activities.runs import RunActivities
 from runsapi import Assistants
 from tests.simulator_process import SimulatorProcess
-from worker import build_workers
+from worker import MAX_CACHED_WORKFLOWS, build_workers
 from workflows.contract import (
     NOTHING_NEW,
     CancelRequest,
@@ -60,11 +60,19 @@ class Lab:
         self.task_queue = f"tq-{token}"
 
     @asynccontextmanager
-    async def worker(self, *, upstream_url: str | None = None) -> AsyncIterator[None]:
+    async def worker(
+        self,
+        *,
+        upstream_url: str | None = None,
+        max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
+    ) -> AsyncIterator[None]:
         """Serve this lab's task queue as production does."""
         async with Assistants(upstream_url or self.simulator.url, timeout=20) as upstream:
             workers = build_workers(
-                self.client, RunActivities(upstream), task_queue=self.task_queue
+                self.client,
+                RunActivities(upstream),
+                task_queue=self.task_queue,
+                max_cached_workflows=max_cached_workflows,
             )
             serving = [asyncio.create_task(worker.run()) for worker in workers]
             try:
