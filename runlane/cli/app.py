@@ -1,0 +1,116 @@
+"""The commands under their names, and what happens when one of them fails."""
+
+# ruff: noqa: FBT002 - typer reads a command's options from its parameters
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+import runlane
+from runlane.cli import answers, output, runs, services, session, shows
+from runlane.cli.options import Json
+from runlane.errors import ExitCode, InvalidRequest, RunlaneError
+from runlane.settings import SettingsError
+
+# typer brings its own copy of click from some version on; both have this family.
+_ClickError: type[Any] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="runlane",
+    help="Durable tool-calling runs on Temporal: no crash, deploy or slow person loses one.",
+    epilog="Exit codes: 0 done, 1 anything else, 2 bad input, 3 ended otherwise than completed, "
+    "4 waits for answers, 5 unreachable or no worker, 6 not found, 7 --timeout passed, "
+    "8 refused, 130 interrupted.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+services.add_to(app)
+runs.add_to(app)
+shows.add_to(app)
+answers.add_to(app)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
+    if wanted:
+        typer.echo(f"runlane {runlane.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    pass
+
+
+def run(args: Sequence[str]) -> int:  # noqa: PLR0911 - one for each way to end
+    """Run one command and return its exit code; whatever goes wrong has been told by then."""
+    session.begin(json="--json" in args[: _end_of_options(args)])
+    try:
+        code = app(args=list(args), prog_name="runlane", standalone_mode=False)
+    except typer.Exit as exit_:
+        return int(exit_.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except BrokenPipeError:
+        return int(ExitCode.OTHER)
+    except RunlaneError as error:
+        return _failed(error)
+    except SettingsError as error:
+        return _failed(InvalidRequest(str(error), param=error.variable))
+    except Exception as error:
+        return _misused(error) if isinstance(error, _ClickError) else _unexpected(error)
+    return int(code or 0)
+
+
+def _failed(error: RunlaneError) -> int:
+    if session.wants_json():
+        output.document(error.as_json())
+    output.say_parts(
+        ("Error: ", "bold red"), (output.safe(error.message), None), to=output.stderr()
+    )
+    return int(error.exit_code)
+
+
+def _misused(error: Any) -> int:
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        output.say(context.get_usage(), to=output.stderr())
+        output.note(f"Try: {context.command_path} --help")
+    message = error.format_message().rstrip(".") + "."
+    param = getattr(getattr(error, "param", None), "name", None)
+    return _failed(InvalidRequest(message, param=param))
+
+
+def _interrupted() -> int:
+    run_id = session.followed()
+    rest = (
+        "" if run_id is None else f"; {run_id} goes on. Look:  runlane poll {output.word(run_id)}"
+    )
+    if session.wants_json():
+        error = RunlaneError("Interrupted; what was asked for goes on.", code="interrupted")
+        output.document(error.as_json())
+    output.say(f"\nInterrupted{rest}", to=output.stderr())
+    return int(ExitCode.INTERRUPTED)
+
+
+def _unexpected(error: Exception) -> int:
+    traceback.print_exc(file=sys.stderr)
+    kind = type(error).__name__
+    return _failed(RunlaneError(f"{kind}: {error}", code="unexpected"))
+
+
+def _end_of_options(args: Sequence[str]) -> int:
+    return args.index("--") if "--" in args else len(args)

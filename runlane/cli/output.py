@@ -1,0 +1,174 @@
+"""How things look on a terminal and in a pipe. Nothing here decides anything.
+
+Text that came from outside (arguments, names, messages) passes `safe`: a tool's arguments may
+hold control characters that repaint the terminal or forge lines.
+"""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from workflows.contract import PendingCall, Receipt, RunView
+
+ARGUMENTS_SHOWN = 72
+"""Characters of a call's arguments in human output; `--json` has them all."""
+
+_STYLES = {
+    "completed": "green",
+    "requires_action": "yellow",
+    "failed": "red",
+    "expired": "red",
+    "incomplete": "red",
+    "cancelled": "magenta",
+    "cancelling": "magenta",
+    "accepted": "green",
+    "duplicate": "green",
+    "early": "yellow",
+    "conflict": "red",
+    "late": "red",
+    "unknown": "red",
+    "too_large": "red",
+    "held": "red",
+}
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
+_NAME_WIDTH = 12
+
+
+@cache
+def stdout() -> "Console":
+    """Standard output: what was asked for."""
+    from rich.console import Console  # noqa: PLC0415 - a tenth of a second
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+@cache
+def stderr() -> "Console":
+    """Standard error: words about it."""
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def say(text: str, *, style: str | None = None, to: "Console | None" = None) -> None:
+    """Print a line as it is: neither wrapped, nor taken for markup."""
+    (to or stdout()).print(text, style=style, soft_wrap=True)
+
+
+def say_parts(*parts: tuple[str, str | None], to: "Console | None" = None) -> None:
+    """Print a line made of pieces, each with its style."""
+    from rich.text import Text  # noqa: PLC0415
+
+    line = Text()
+    for text, style in parts:
+        line.append(text, style=style)
+    (to or stdout()).print(line, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Print a word to standard error, where it never mixes with what was asked for."""
+    say(text, style="dim", to=stderr())
+
+
+def document(value: Mapping[str, Any]) -> None:
+    """Print the one JSON document of `--json`."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def safe(text: str) -> str:
+    """Return `text` on one line, with whatever a terminal might obey made visible."""
+    return "".join(char if char.isprintable() else _visible(char) for char in text)
+
+
+def shortened(text: str, limit: int = ARGUMENTS_SHOWN) -> str:
+    """Return `text` for people: one line, safe, and not longer than `limit`."""
+    text = safe(" ".join(text.split()))
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def word(text: str) -> str:
+    """Return `text` as one word of a shell's command line."""
+    return text if _PLAIN_WORD.fullmatch(text) else safe(shlex.quote(text))
+
+
+def style_of(status: str) -> str | None:
+    """Return the colour of a status or a receipt."""
+    return _STYLES.get(status)
+
+
+def moment(seconds: float | None) -> str:
+    """Return a time of the machine's own zone."""
+    if seconds is None:
+        return "-"
+    local = datetime.fromtimestamp(seconds, UTC).astimezone()
+    return local.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(count: int | None) -> str:
+    """Return a number of bytes for people."""
+    if count is None:
+        return "-"
+    return f"{count} B" if count < 1000 else f"{round(count / 1000):,} kB"
+
+
+def pairs(metadata: Mapping[str, str] | None) -> str:
+    """Return metadata as one would type it."""
+    typed = (safe(shlex.quote(f"{key}={value}")) for key, value in (metadata or {}).items())
+    return " ".join(typed) or "none"
+
+
+def run_line(view: "RunView") -> None:
+    """Print the one line that names a run and its status."""
+    status = str(view.run.status)
+    say_parts((safe(view.run.id), "bold"), ("  ", None), (safe(status), style_of(status)))
+
+
+def call_text(call: "PendingCall") -> str:
+    """Return a waiting call: its name, its arguments shortened, its id."""
+    return f"{safe(call.name)} {shortened(call.arguments)}    {safe(call.tool_call_id)}"
+
+
+def receipt_line(receipt: "Receipt", explanation: str) -> None:
+    """Print what became of an answer."""
+    tail = f"    {explanation}" if explanation else ""
+    status = str(receipt.status)
+    say_parts(
+        (safe(receipt.tool_call_id), None), ("  ", None), (status, style_of(status)), (tail, "dim")
+    )
+
+
+def fields(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and values, one pair a line."""
+    for name, value in pairs:
+        say_parts((f"  {name:<{_NAME_WIDTH}}", "dim"), (value, None))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, styled: int | None = None) -> None:
+    """Print aligned columns, never cut: a pipe is as wide as it likes.
+
+    Args:
+        head: the columns' names.
+        rows: cells, safe already.
+        styled: the column that holds a status.
+    """
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    say("  ".join(f"{name:<{widths[i]}}" for i, name in enumerate(head)).rstrip(), style="dim")
+    for row in rows:
+        last = len(row) - 1
+        parts: list[tuple[str, str | None]] = []
+        for i, cell in enumerate(row):
+            padded = cell if i == last else f"{cell:<{widths[i]}}  "
+            parts.append((padded, style_of(cell) if i == styled else None))
+        say_parts(*parts)
+
+
+def _visible(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,232 @@
+"""Waiting for a run, seen by a person: a line for each change, and on a terminal one that moves."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+from runlane.cli import output, session
+from runlane.errors import ExitCode, WaitTimeout
+
+if TYPE_CHECKING:
+    from runlane.waiting import Look
+    from workflows.contract import RunView
+
+_SILENCE_SECONDS = 0.8
+"""Without an answer for so long, the missing worker is mentioned: with the command's own start,
+that is within two seconds."""
+_STATUS_WIDTH = 18
+
+
+class _Status(Protocol):
+    def update(self, status: str) -> None: ...
+
+
+async def follow(
+    looks: AsyncIterator["Look"], *, run_id: str, task_queue: str, quiet_start: bool = False
+) -> int:
+    """Show a run's changes until it settles; print how it stands then; return the exit code.
+
+    Args:
+        looks: from `Runs.watch`.
+        run_id: the run's.
+        task_queue: where a worker would have to be.
+        quiet_start: the first status has been printed already.
+    """
+    session.follow(run_id)
+    console = output.stderr() if session.wants_json() else output.stdout()
+    shown = _Shown(task_queue)
+    view: RunView | None = None
+    timed_out: WaitTimeout | None = None
+    with _moving(console) as moving:
+        try:
+            async for look in _announced(looks, shown):
+                shown.look(look, console, silent=quiet_start and view is None)
+                view = look.view or view
+                if moving is not None and view is not None:
+                    moving.update(_standing(view, look))
+        except WaitTimeout as error:
+            timed_out, view = error, error.view
+    assert view is not None
+    return ended(view, timed_out)
+
+
+def ended(view: "RunView", timed_out: WaitTimeout | None = None) -> int:
+    """Print how a wait ended, and return its exit code."""
+    if session.wants_json():
+        output.document(view.as_json())
+    code = exit_code(view, timed_out)
+    if timed_out is not None:
+        output.note(timed_out.message)
+    for line in closing_lines(view):
+        output.say(line, to=output.stderr() if session.wants_json() else None)
+    return int(code)
+
+
+def exit_code(view: "RunView", timed_out: WaitTimeout | None = None) -> ExitCode:
+    """Return what a waiting command's exit code says of the run."""
+    if timed_out is not None:
+        return ExitCode.TIMEOUT
+    if view.run.status == "requires_action":
+        return ExitCode.WAITING
+    return ExitCode.DONE if view.run.status == "completed" else ExitCode.NOT_COMPLETED
+
+
+def closing_lines(view: "RunView") -> list[str]:
+    """Return what a person should know, or do, about the run as it stands."""
+    lines = []
+    known = view.runlane
+    if view.run.status == "requires_action":
+        lines.append(known.needs_attention or how_to_answer(view))
+    if view.run.last_error is not None:
+        lines.append(output.safe(view.run.last_error.message))
+    if view.run.incomplete_details is not None and view.run.incomplete_details.reason:
+        lines.append(f"Incomplete: {output.safe(view.run.incomplete_details.reason)}")
+    said = view.run.last_error.message if view.run.last_error is not None else None
+    if known.uncertain is not None and known.uncertain != said:
+        lines.append(f"Uncertain: {output.safe(known.uncertain)}")
+    lines.extend(
+        f"The answer to {output.safe(answer.tool_call_id)} ({output.safe(answer.name)}) was not "
+        f"used: {_OUTCOMES[answer.outcome]}."
+        for answer in known.answers
+        if answer.outcome in _OUTCOMES
+    )
+    if known.early and view.run.status in ("completed", "failed", "cancelled", "expired"):
+        ids = ", ".join(output.safe(call_id) for call_id in known.early)
+        lines.append(f"Nobody asked for the answers that came early: {ids}.")
+    return lines
+
+
+_OUTCOMES = {
+    "unused": "the run ended without asking for it again",
+    "overtaken": "the upstream run had moved on",
+    "uncertain": "it was sent, and whether it arrived could not be established",
+}
+
+
+def how_to_answer(view: "RunView") -> str:
+    """Return the command that gives the answers a run waits for."""
+    pending = view.runlane.pending
+    run_id = output.word(view.run.id)
+    if not pending:
+        return f"Every answer is there; see  runlane view {run_id}"
+    pairs = " ".join(f"{output.word(call.tool_call_id)}=OUTPUT" for call in pending)
+    many = len(pending) > 1
+    answers = f"{len(pending)} answers. Give them" if many else "1 answer. Give it"
+    return f"Waits for {answers}:  runlane submit {run_id} {pairs}"
+
+
+def remarks(view: "RunView") -> list[str]:
+    """Return what hinders a run, in a few words each."""
+    known = view.runlane
+    found = []
+    if known.parked:
+        found.append("parked: the upstream run expired, the calls still wait")
+    if known.blocked is not None:
+        found.append(f"blocked: {output.safe(known.blocked.message)}")
+    if known.needs_attention is not None:
+        found.append(output.safe(known.needs_attention))
+    if known.cancel_requested and view.run.status not in ("cancelling", "cancelled"):
+        found.append("cancel requested")
+    if known.retrying is not None:
+        found.append(f"trying again: {output.shortened(known.retrying, 160)}")
+    return found
+
+
+class _Shown:
+    """What has been printed, so that only changes are."""
+
+    def __init__(self, task_queue: str) -> None:
+        self._task_queue = task_queue
+        self._last: object = None
+        self._worker_missed = False
+        self._outage = False
+
+    def look(self, look: "Look", console: Any, *, silent: bool) -> None:
+        if look.view is None:
+            if not self._outage:
+                problem = "" if look.problem is None else f": {look.problem.message}"
+                output.note(f"Temporal doesn't answer; trying again{problem}")
+            self._outage = True
+            return
+        self._outage = False
+        if look.view.runlane.worker is False:
+            self.miss_worker()
+        elif self._worker_missed and look.view.runlane.worker:
+            self._worker_missed = False
+            output.note("A worker answers.")
+        now = (look.view.run.status, remarks(look.view), _calls(look.view))
+        if now == self._last:
+            return
+        self._last = now
+        if not silent:
+            _print_change(look, console)
+
+    def miss_worker(self) -> None:
+        if self._worker_missed:
+            return
+        self._worker_missed = True
+        output.note(
+            f"No worker has answered on queue {output.safe(self._task_queue)}; the run waits for "
+            "one. Start it:  runlane worker"
+        )
+
+
+async def _announced(looks: AsyncIterator["Look"], shown: _Shown) -> AsyncIterator["Look"]:
+    """Yield the looks; say that nobody answers before the first one has given up."""
+    first = asyncio.ensure_future(anext(looks))
+    try:
+        done, _ = await asyncio.wait({first}, timeout=_SILENCE_SECONDS)
+        if not done:
+            shown.miss_worker()
+        yield await first
+    finally:
+        first.cancel()
+    async for look in looks:
+        yield look
+
+
+def _print_change(look: "Look", console: Any) -> None:
+    view = look.view
+    assert view is not None
+    status = output.safe(str(view.run.status))
+    calls = _calls(view)
+    padded = f"{status:<{_STATUS_WIDTH}}" if calls else status
+    parts: list[tuple[str, str | None]] = [
+        (f"{look.seconds:5.1f} s  ", "dim"),
+        (padded, output.style_of(status)),
+    ]
+    if calls:
+        parts.append((calls[0], None))
+    output.say_parts(*parts, to=console)
+    indent = " " * (9 + _STATUS_WIDTH)
+    for call in calls[1:]:
+        output.say(f"{indent}{call}", to=console)
+    for remark in remarks(view):
+        output.say_parts((f"         {remark}", "yellow"), to=console)
+
+
+def _calls(view: "RunView") -> list[str]:
+    if view.run.status != "requires_action":
+        return []
+    return [output.call_text(call) for call in view.runlane.pending]
+
+
+def _moving(console: Any) -> AbstractContextManager[_Status | None]:
+    if not console.is_terminal:
+        return nullcontext()
+    status: AbstractContextManager[_Status] = console.status("", spinner="dots")
+    return status
+
+
+def _standing(view: "RunView", look: "Look") -> str:
+    known = view.runlane
+    parts = [output.safe(str(view.run.status)), f"{look.seconds:.0f} s"]
+    if known.polls:
+        parts.append(f"{known.polls} polls")
+    if known.upstream_run_id is not None:
+        parts.append(f"upstream {output.safe(known.upstream_run_id)}")
+    if known.attempt > 1:
+        parts.append(f"attempt {known.attempt}")
+    # The console knows no markup here, but a status line does.
+    return " · ".join(parts).replace("[", "(").replace("]", ")")

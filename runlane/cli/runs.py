@@ -1,0 +1,215 @@
+"""Commands that start, change and cancel runs."""
+
+# ruff: noqa: FBT002, PLR0917 - typer reads a command's options from its parameters
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runlane.cli import inputs, output, progress, session
+from runlane.cli.options import Json, RunId, Wait
+from runlane.errors import ExitCode, InvalidRequest
+
+if TYPE_CHECKING:
+    from runlane.orchestrator import Runlane
+    from runlane.requests import Asked
+
+_CANCEL_SEEN_SECONDS = 5.0
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the commands their names."""
+    app.command("create")(_create)
+    app.command("update")(_update)
+    app.command("cancel")(_cancel)
+
+
+def _create(
+    thread: Annotated[str, typer.Option("--thread", metavar="T", help="Thread to work on.")],
+    assistant: Annotated[
+        str | None,
+        typer.Option("--assistant", metavar="A", help="Assistant that works (or in --params)."),
+    ] = None,
+    params: Annotated[
+        str | None,
+        typer.Option("--params", metavar="FILE|-", help="The protocol's create body, as JSON."),
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key", metavar="K", help="The same key and request: the same run."
+        ),
+    ] = None,
+    poll_interval: Annotated[
+        str | None,
+        typer.Option("--poll-interval", metavar="2s", help="Between looks at the upstream run."),
+    ] = None,
+    on_expiry: Annotated[
+        str,
+        typer.Option(
+            "--on-expiry",
+            metavar="recreate|fail",
+            help="When the upstream run expires while answers are awaited.",
+        ),
+    ] = "recreate",
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", metavar="90d", help="After it, the run is cancelled: expired."),
+    ] = None,
+    max_rounds: Annotated[
+        int, typer.Option("--max-rounds", metavar="N", help="Rounds of tool calls at most.")
+    ] = 50,
+    wait: Wait = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Then print the run's events as they become known.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and print what would be sent.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Start a run. It survives this command, its worker and the machine."""
+    body = {} if params is None else inputs.json_object(params, "--params")
+    if assistant is not None:
+        if body.get("assistant_id") not in (None, assistant):
+            text = "--assistant and the assistant_id in --params differ."
+            raise InvalidRequest(text, param="--assistant")
+        body["assistant_id"] = assistant
+    interval = inputs.duration(poll_interval, "--poll-interval")
+    options: dict[str, Any] = {
+        "idempotency_key": idempotency_key,
+        "poll_interval_ms": None if interval is None else round(interval.total_seconds() * 1000),
+        "on_expiry": on_expiry,
+        "deadline": inputs.duration(deadline, "--deadline"),
+        "max_rounds": max_rounds,
+    }
+    if dry_run:
+        _print_dry_run(thread, body, options)
+        return
+    session.perform(
+        lambda client: _started(client, thread, body, options, wait=wait, stream=stream)
+    )
+
+
+async def _started(
+    client: "Runlane",
+    thread: str,
+    body: dict[str, Any],
+    options: dict[str, Any],
+    *,
+    wait: bool,
+    stream: bool,
+) -> int:
+    view = await client.runs.create_view(thread, body, **options)
+    run_id = view.run.id
+    if not session.wants_json():
+        output.run_line(view)
+    elif wait or stream:
+        output.note(f"{run_id}  {view.run.status}")
+    if stream:
+        return await _streamed(client, run_id)
+    if wait:
+        looks = client.runs.watch(run_id)
+        queue = client.settings.task_queue
+        return await progress.follow(looks, run_id=run_id, task_queue=queue, quiet_start=True)
+    if session.wants_json():
+        output.document(view.as_json())
+    await _mention_missing_worker(client)
+    return int(ExitCode.DONE)
+
+
+async def _streamed(client: "Runlane", run_id: str) -> int:
+    session.follow(run_id)
+    to = output.stderr() if session.wants_json() else output.stdout()
+    began = time.monotonic()
+    async for event in client.runs.follow(run_id):
+        seconds = time.monotonic() - began
+        output.say(f"{seconds:5.1f} s  {output.safe(event.event)}", to=to)
+    return progress.ended(await client.runs.view(run_id))
+
+
+def _print_dry_run(thread: str, body: dict[str, Any], options: dict[str, Any]) -> None:
+    # Deferred: the request's own checks bring the protocol's models.
+    from runlane import requests  # noqa: PLC0415
+    from runlane.settings import Settings  # noqa: PLC0415
+
+    limit = requests.MAX_STORED_REQUEST_BYTES
+    asked: Asked = requests.asked(thread, body, max_bytes=limit, **options)
+    named = options["idempotency_key"] is not None
+    output.document(
+        {
+            "run_id": asked.run_id if named else None,
+            "task_queue": Settings.from_env().task_queue,
+            "thread_id": asked.request.thread_id,
+            "params": asked.request.params,
+            "options": asked.request.options.model_dump(mode="json", exclude={"timing"}),
+        }
+    )
+    output.note("Nothing was sent.")
+
+
+async def _mention_missing_worker(client: "Runlane") -> None:
+    from runlane import workers  # noqa: PLC0415
+
+    if await workers.last_seen(client.temporal, client.settings.task_queue) is None:
+        queue = output.safe(client.settings.task_queue)
+        output.note(f"No worker is on queue {queue} yet. Start one:  runlane worker")
+
+
+def _update(
+    run_id: RunId,
+    metadata: Annotated[
+        list[str],
+        typer.Option("--metadata", metavar="K=V", help="A pair; all former ones are replaced."),
+    ],
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[K=V]...", help="More pairs.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Replace a run's metadata."""
+    pairs = inputs.metadata([*metadata, *(more or [])])
+
+    async def work(client: "Runlane") -> int:
+        await client.runs.update(run_id, metadata=pairs)
+        view = await client.runs.view(run_id)
+        if session.wants_json():
+            output.document(view.as_json())
+        else:
+            output.run_line(view)
+            output.fields([("metadata", output.pairs(view.run.metadata))])
+        return int(ExitCode.DONE)
+
+    session.perform(work)
+
+
+def _cancel(run_id: RunId, json: Json = False) -> None:
+    """Cancel a run. Exit code 3 says that it ended otherwise first."""
+
+    async def work(client: "Runlane") -> int:
+        from runlane.errors import WaitTimeout  # noqa: PLC0415
+        from runlane.waiting import ENDED  # noqa: PLC0415
+
+        session.follow(run_id)
+        run = await client.runs.cancel(run_id)
+        view = await client.runs.view(run_id)
+        if run.status not in ENDED:
+            try:
+                async for look in client.runs.watch(run_id, timeout=_CANCEL_SEEN_SECONDS):
+                    view = look.view or view
+            except WaitTimeout as error:
+                view = error.view
+        if session.wants_json():
+            output.document(view.as_json())
+        else:
+            output.run_line(view)
+        if view.run.status not in ENDED:
+            output.note(f"The upstream is being asked; see  runlane poll {output.word(run_id)}")
+            return int(ExitCode.DONE)
+        if view.run.status == "cancelled":
+            return int(ExitCode.DONE)
+        output.note(f"Too late to cancel: the run ended as {view.run.status}.")
+        return int(ExitCode.NOT_COMPLETED)
+
+    session.perform(work)

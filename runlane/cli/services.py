@@ -1,0 +1,170 @@
+"""Commands that start something, and those that look after the installation."""
+
+# ruff: noqa: FBT002 - typer reads a command's options from its parameters
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runlane.cli import output, session
+from runlane.cli.options import Json
+from runlane.errors import ExitCode, InvalidRequest, RunlaneError
+
+if TYPE_CHECKING:
+    from runlane.doctor import Finding
+
+_SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
+_MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("problem", "red")}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the commands their names."""
+    app.command("up")(_up)
+    app.command("worker")(_worker)
+    app.command("simulate")(_simulate)
+    app.command("demo")(_demo)
+    app.command("doctor")(_doctor)
+    app.command("completion")(_completion)
+
+
+def _up(
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Run against a simulated upstream; no key needed.")
+    ] = False,
+    temporal_port: Annotated[
+        int | None, typer.Option("--temporal-port", metavar="N", help="Temporal's port.")
+    ] = None,
+    ui_port: Annotated[
+        int | None, typer.Option("--ui-port", metavar="N", help="Port of Temporal's UI.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", metavar="DIR", help="Where the state lies.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Start everything on this machine: Temporal, a worker, and with --simulate an upstream."""
+    # Deferred: it starts servers, which no other command needs.
+    from runlane.up import run_up  # noqa: PLC0415
+
+    raise typer.Exit(
+        run_up(
+            simulate=simulate,
+            temporal_port=temporal_port,
+            ui_port=ui_port,
+            data_dir=data_dir,
+            as_json=session.wants_json(),
+        )
+    )
+
+
+def _worker(json: Json = False) -> None:
+    """Serve runs: create, poll and answer them upstream. Several workers share the load."""
+    sys.stdout.flush()
+    arguments = ["--json"] if session.wants_json() else []
+    # The worker is the composition root, which nobody imports: this process becomes it, so that
+    # signals and exit code are its own.
+    os.execv(sys.executable, [sys.executable, "-m", "worker", *arguments])  # noqa: S606
+
+
+def _simulate(
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", help="0 takes a free one.", min=0, max=65535)
+    ] = 0,
+    scenario: Annotated[
+        Path | None, typer.Option("--scenario", metavar="FILE", help="What to do; TOML or JSON.")
+    ] = None,
+    faults: Annotated[
+        Path | None, typer.Option("--faults", metavar="FILE", help="What goes wrong.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Serve an upstream that costs nothing and calls no model."""
+    # Deferred: it brings a web server.
+    from runsapi.simulator.faults import load_faults  # noqa: PLC0415
+    from runsapi.simulator.scenario import ScenarioError, load_scenarios  # noqa: PLC0415
+    from runsapi.simulator.serve import serve  # noqa: PLC0415
+
+    def ready(url: str) -> None:
+        if session.wants_json():
+            output.document({"url": url, "pid": os.getpid()})
+        else:
+            output.say(f"Simulated upstream at {url}; no model is asked. Stop it with Ctrl-C.")
+            output.say(f"Use it:  RUNLANE_UPSTREAM_URL={url} runlane worker")
+        sys.stdout.flush()
+
+    try:
+        scenarios = load_scenarios(scenario) if scenario is not None else ()
+        orders = load_faults(faults) if faults is not None else ()
+    except (ScenarioError, OSError, ValueError) as error:
+        raise InvalidRequest(str(error), param="--scenario" if scenario else "--faults") from None
+    try:
+        asyncio.run(serve(port=port, scenarios=scenarios, faults=orders, ready=ready))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        text = f"Port {port} can't be used: {reason}. Choose another with --port."
+        raise RunlaneError(text, param="--port", code="port_taken") from None
+
+
+def _demo() -> None:
+    """Show a run that waits for an answer, and one whose worker is killed. Takes a minute."""
+    # Deferred: it starts servers, which no other command needs.
+    from runlane.demo import run_demo  # noqa: PLC0415
+
+    raise typer.Exit(run_demo())
+
+
+def _doctor(json: Json = False) -> None:
+    """Check Temporal, workers and upstream, and say what to do. Exit code 1: there are findings."""
+    # Deferred: Temporal's client takes half a second to import.
+    from runlane.doctor import examine  # noqa: PLC0415
+    from runlane.settings import Settings  # noqa: PLC0415
+
+    findings = asyncio.run(examine(Settings.from_env()))
+    problems = sum(finding.level == "problem" for finding in findings)
+    if session.wants_json():
+        listed = [finding.as_json() for finding in findings]
+        output.document({"object": "doctor", "healthy": problems == 0, "checks": listed})
+    else:
+        for finding in findings:
+            _print_finding(finding)
+        count = "1 finding" if problems == 1 else f"{problems} findings"
+        output.say("Everything is in order." if not problems else f"{count} to mend.")
+    raise typer.Exit(int(ExitCode.OTHER if problems else ExitCode.DONE))
+
+
+def _completion(
+    shell: Annotated[
+        str | None,
+        typer.Argument(metavar="[SHELL]", help="bash, zsh, fish or pwsh; default: from $SHELL."),
+    ] = None,
+) -> None:
+    """Print the script that completes runlane's commands in your shell.
+
+    For bash:  eval "$(runlane completion bash)"
+    """
+    name = shell or Path(os.environ.get("SHELL", "bash")).name
+    if name not in _SHELLS:
+        text = f"No completion for {name!r}; there is one for {', '.join(_SHELLS)}."
+        raise InvalidRequest(text, param="SHELL")
+    # Deferred: used by this command alone.
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # noqa: PLC0415
+
+    script = get_completion_script(
+        prog_name="runlane", complete_var="_RUNLANE_COMPLETE", shell=name
+    )
+    typer.echo(script)
+
+
+def _print_finding(finding: "Finding") -> None:
+    mark, style = _MARKS[finding.level]
+    output.say_parts(
+        (f"{mark:<8}", style),
+        (f"{finding.check:<18}", "bold"),
+        (output.safe(finding.message), None),
+    )
+    for line in finding.remedy.splitlines():
+        output.say(f"{'':<26}{output.safe(line)}")

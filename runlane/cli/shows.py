@@ -1,0 +1,217 @@
+"""Commands that show runs: retrieve, view, list."""
+
+# ruff: noqa: FBT002, PLR0917 - typer reads a command's options from its parameters
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runlane.cli import output, progress, session
+from runlane.cli.options import Json, RunId
+from runlane.errors import ExitCode
+
+if TYPE_CHECKING:
+    from runlane.orchestrator import Runlane
+    from workflows.contract import RunView
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the commands their names."""
+    app.command("retrieve")(_retrieve)
+    app.command("view")(_view)
+    app.command("list")(_list)
+
+
+def _retrieve(run_id: RunId, json: Json = False) -> None:
+    """Print a run in short."""
+
+    async def work(client: "Runlane") -> int:
+        view = await client.runs.view(run_id)
+        if session.wants_json():
+            output.document(view.as_json())
+        else:
+            output.run_line(view)
+            output.fields(_short(view))
+            _print_remarks(view)
+        _mention_age(view)
+        return int(ExitCode.DONE)
+
+    session.perform(work)
+
+
+def _view(run_id: RunId, json: Json = False) -> None:
+    """Print all that is known of a run: upstream runs, calls, answers, history."""
+
+    async def work(client: "Runlane") -> int:
+        view = await client.runs.view(run_id)
+        if session.wants_json():
+            output.document(view.as_json())
+        else:
+            output.run_line(view)
+            output.fields([*_short(view), *_long(view)])
+            _print_answers(view)
+            _print_remarks(view)
+        _mention_age(view)
+        return int(ExitCode.DONE)
+
+    session.perform(work)
+
+
+def _list(
+    thread: Annotated[
+        str | None, typer.Option("--thread", metavar="T", help="Only this thread's runs.")
+    ] = None,
+    status: Annotated[
+        str | None, typer.Option("--status", metavar="S", help="Only runs in this status.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", help="Runs on a page.")] = 20,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="ID", help="Begin after this run.")
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="ID", help="End before this run.")
+    ] = None,
+    order: Annotated[
+        str, typer.Option("--order", metavar="asc|desc", help="By creation.")
+    ] = "desc",
+    json: Json = False,
+) -> None:
+    """List runs, the newest first. No worker is needed."""
+
+    async def work(client: "Runlane") -> int:
+        from runlane import workers  # noqa: PLC0415
+
+        page = await client.runs.list(
+            thread,
+            status=status,
+            limit=limit,
+            after=after,
+            before=before,
+            order=order,  # type: ignore[arg-type]  # checked by the list itself
+        )
+        if session.wants_json():
+            output.document(page.as_json())
+        elif not page.data:
+            output.say("No runs.")
+        else:
+            rows = [_row(view) for view in page.views]
+            output.table(("run", "status", "created", "thread", "waits for"), rows, styled=1)
+            if page.has_more:
+                _mention_next_page(page.last_id, page.first_id, before=before, after=after)
+        seen = await workers.last_seen(client.temporal, client.settings.task_queue)
+        output.note(_age_of_list(seen, client.settings.task_queue))
+        return int(ExitCode.DONE)
+
+    session.perform(work)
+
+
+def _short(view: "RunView") -> list[tuple[str, str]]:
+    run = view.run
+    pairs = [
+        ("thread", output.safe(run.thread_id)),
+        ("assistant", output.safe(run.assistant_id)),
+        ("created", output.moment(run.created_at)),
+    ]
+    ended = run.completed_at or run.cancelled_at or run.failed_at
+    if ended is not None:
+        pairs.append(("ended", output.moment(ended)))
+    if run.metadata:
+        pairs.append(("metadata", output.pairs(run.metadata)))
+    if run.usage is not None:
+        pairs.append(("tokens", f"{run.usage.total_tokens:,}"))
+    if view.runlane.simulated:
+        pairs.append(("upstream", "simulated: no model was asked"))
+    calls = view.runlane.pending if run.status == "requires_action" else []
+    pairs.extend(("waits for", output.call_text(call)) for call in calls)
+    return pairs
+
+
+def _long(view: "RunView") -> list[tuple[str, str]]:
+    known = view.runlane
+    pairs = []
+    if known.upstream is not None:
+        pairs.append(("upstream", f"{output.safe(known.upstream.name)} {known.upstream.url}"))
+    pairs.extend(
+        (f"attempt {attempt.attempt}", f"{output.safe(attempt.upstream_run_id)}  {attempt.status}")
+        for attempt in known.attempts
+    )
+    pairs.append(("polls", f"{known.polls}, rounds {known.rounds}"))
+    if known.early:
+        pairs.append(("early", ", ".join(output.safe(call_id) for call_id in known.early)))
+    if known.deadline_at is not None:
+        pairs.append(("deadline", output.moment(known.deadline_at)))
+    if known.history_events is not None:
+        events = f"{known.history_events} events, {output.size(known.history_bytes)}"
+        pairs.append(("history", events))
+    return pairs
+
+
+def _print_answers(view: "RunView") -> None:
+    known = view.runlane
+    for answer in known.answers:
+        by = "" if answer.by is None else f" by {output.safe(answer.by)}"
+        when = "" if answer.answered_at is None else f" at {output.moment(answer.answered_at)}"
+        line = f"{output.safe(answer.name)}  {answer.outcome}{by}{when}"
+        output.fields([("answered", f"{output.safe(answer.tool_call_id)}  {line}")])
+    for rejected in known.rejected:
+        line = f"{output.safe(rejected.tool_call_id)}  {rejected.reason}"
+        output.fields([("rejected", f"{line} at {output.moment(rejected.at)}")])
+
+
+def _print_remarks(view: "RunView") -> None:
+    for remark in progress.remarks(view):
+        output.say(remark, style="yellow")
+    for line in progress.closing_lines(view):
+        output.say(line)
+
+
+def _mention_age(view: "RunView") -> None:
+    if view.runlane.worker is False and view.runlane.known_at is not None:
+        output.note(
+            f"No worker answered; this is as of {output.moment(view.runlane.known_at)}. "
+            "Start one:  runlane worker"
+        )
+
+
+def _age_of_list(seen: float | None, task_queue: str) -> str:
+    from runlane import workers  # noqa: PLC0415
+
+    now = f"As Temporal knew at {output.moment(time.time())}."
+    if workers.is_fresh(seen):
+        return now
+    since = "" if seen is None else f" since {output.moment(seen)}"
+    return (
+        f"{now} No worker has been on queue {output.safe(task_queue)}{since}, so a status may be "
+        "older. Start one:  runlane worker"
+    )
+
+
+def _mention_next_page(
+    last_id: str | None, first_id: str | None, *, before: str | None, after: str | None
+) -> None:
+    if before is not None and after is None:
+        output.note(f"More:  --before {first_id}")
+    else:
+        output.note(f"More:  --after {last_id}")
+
+
+def _row(view: "RunView") -> tuple[str, ...]:
+    calls = view.runlane.pending
+    waits = (
+        ""
+        if not calls
+        else f"{output.safe(calls[0].name)} {output.shortened(calls[0].arguments, 40)}"
+    )
+    if len(calls) > 1:
+        waits += f" and {len(calls) - 1} more"
+    if view.runlane.blocked is not None:
+        waits = f"blocked: {view.runlane.blocked.kind}"
+    run = view.run
+    return (
+        output.safe(run.id),
+        output.safe(str(run.status)),
+        output.moment(run.created_at),
+        output.safe(run.thread_id),
+        waits,
+    )

@@ -1,0 +1,369 @@
+"""Lists of runs, out of Temporal's Visibility alone: no run is read, so no worker is needed.
+
+Visibility on SQL refuses `ORDER BY`, and its own order is by the time a run closed, which moves
+runs between pages while they end. So a page is a range of creation times, found by counting, and
+sorted here: first by creation, then by id.
+"""
+
+import time
+from collections.abc import AsyncIterator, Generator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from temporalio.client import Client, WorkflowExecution
+from temporalio.service import RPCError, RPCStatusCode
+
+from runlane import search_attributes
+from runlane.errors import InvalidRequest, RunNotFound
+from runlane.rpc import explained
+from runlane.visibility import ENDED_IN_TEMPORAL, created_at, created_attribute, known_view
+from runsapi import Run, RunStatus
+from workflows.contract import MAX_ID_LENGTH, WORKFLOW, RunView
+
+MAX_LIMIT = 100
+"""Runs on one page, as in the protocol."""
+
+_SCAN = 200
+"""Rows fetched at once although the page needs fewer: cheaper than counting on."""
+_FIRST_RANGE_MS = 60_000
+_GROWTH = 8
+_FOREVER_MS = 10 * 365 * 86_400_000
+_PAGE_SIZE = 1_000
+
+_Order = Literal["asc", "desc"]
+
+
+@dataclass(frozen=True)
+class ListQuery:
+    """What a list was asked for."""
+
+    thread_id: str | None = None
+    status: str | None = None
+    limit: int = 20
+    after: str | None = None
+    before: str | None = None
+    order: _Order = "desc"
+
+    def check(self) -> None:
+        """Refuse what can't be listed.
+
+        Raises:
+            InvalidRequest: a parameter is out of its range.
+        """
+        if not 1 <= self.limit <= MAX_LIMIT:
+            text = f"limit must be between 1 and {MAX_LIMIT}, got {self.limit}."
+            raise InvalidRequest(text, param="limit")
+        if self.order not in ("asc", "desc"):
+            text = f"order must be asc or desc, got {self.order!r}."
+            raise InvalidRequest(text, param="order")
+        if self.status is not None and self.status not in set(RunStatus):
+            text = f"status must be one of {', '.join(RunStatus)}; got {self.status!r}."
+            raise InvalidRequest(text, param="status")
+        if self.thread_id is not None and not 1 <= len(self.thread_id) <= MAX_ID_LENGTH:
+            text = f"thread_id must have 1 to {MAX_ID_LENGTH} characters."
+            raise InvalidRequest(text, param="thread_id")
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """One page of runs. Iterating over it (`async for`) goes on through all later pages.
+
+    Attributes:
+        data: the page's runs, in the order asked for.
+        views: the same, with what Temporal knows beyond the protocol.
+        has_more: whether another page follows in the direction of travel.
+    """
+
+    data: list[Run]
+    views: list[RunView]
+    has_more: bool
+    _client: Client
+    _query: ListQuery
+
+    @property
+    def first_id(self) -> str | None:
+        """Id of the page's first run."""
+        return self.data[0].id if self.data else None
+
+    @property
+    def last_id(self) -> str | None:
+        """Id of the page's last run."""
+        return self.data[-1].id if self.data else None
+
+    def has_next_page(self) -> bool:
+        """Tell whether `get_next_page` would find anything."""
+        return self.has_more and bool(self.data)
+
+    async def get_next_page(self) -> "RunPage":
+        """Fetch the page that follows: with `before` alone, the one that precedes."""
+        if self._query.before is not None and self._query.after is None:
+            return await fetch_page(self._client, replace(self._query, before=self.first_id))
+        return await fetch_page(self._client, replace(self._query, after=self.last_id))
+
+    async def __aiter__(self) -> AsyncIterator[Run]:
+        """Yield this page's runs, then those of all pages after it."""
+        page = self
+        while True:
+            for run in page.data:
+                yield run
+            if not page.has_next_page():
+                return
+            page = await page.get_next_page()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the protocol's list envelope; each run has one more key, `runlane`."""
+        return {
+            "object": "list",
+            "data": [view.as_json() for view in self.views],
+            "first_id": self.first_id,
+            "last_id": self.last_id,
+            "has_more": self.has_more,
+        }
+
+
+class RunList:
+    """A list that was asked for: `await` it for one page, or iterate over all runs."""
+
+    def __init__(self, client: Client, query: ListQuery) -> None:
+        """Check the query; nothing is fetched yet."""
+        query.check()
+        self._client = client
+        self._query = query
+
+    def __await__(self) -> Generator[Any, None, RunPage]:
+        """Fetch the first page."""
+        return fetch_page(self._client, self._query).__await__()
+
+    async def __aiter__(self) -> AsyncIterator[Run]:
+        """Yield every run, page by page."""
+        async for run in await self:
+            yield run
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A run's place in the order by creation, then id."""
+
+    created_ms: int
+    id: str
+
+
+async def fetch_page(client: Client, query: ListQuery) -> RunPage:
+    """Fetch one page.
+
+    Raises:
+        RunNotFound: the run that `after` or `before` names doesn't exist.
+        TemporalUnreachable: Temporal can't be asked.
+    """
+    with explained(client):
+        return await _fetch(client, query)
+
+
+async def _fetch(client: Client, query: ListQuery) -> RunPage:
+    after = await _place(client, query.after, "after")
+    before = await _place(client, query.before, "before")
+    # The page before a run is nearest to it: read away from it, and turn the page round.
+    backwards = before is not None and after is None
+    descending = (query.order == "desc") != backwards
+    start, stop = (before, None) if backwards else (after, before)
+    rows = await _rows(client, _filter(query), descending, start, stop, query.limit + 1)
+    has_more = len(rows) > query.limit
+    rows = rows[: query.limit]
+    if backwards:
+        rows.reverse()
+    views = [await known_view(row) for row in rows]
+    return RunPage(
+        data=[view.run for view in views],
+        views=views,
+        has_more=has_more,
+        _client=client,
+        _query=query,
+    )
+
+
+async def _rows(  # noqa: PLR0917 - a sort needs to be told
+    client: Client,
+    where: str,
+    descending: bool,  # noqa: FBT001 - the sort's own word
+    start: _Place | None,
+    stop: _Place | None,
+    wanted: int,
+) -> list[WorkflowExecution]:
+    """Return the first `wanted` executions beyond `start`, in order and short of `stop`."""
+    low = stop if descending else start
+    high = start if descending else stop
+    # Whole ranges, their ends included: runs created in the same millisecond as a cursor may be
+    # on either side of it.
+    reach = _Reach(client, where, low, high, descending)
+    total = await reach.count(None)
+    width = None if total <= _SCAN else await reach.width_for(wanted, total)
+    while True:
+        rows = [row async for row in reach.rows(width) if _between(row, low, high)]
+        # Runs change status while they are counted: a range may hold fewer than it did.
+        if width is None or len(rows) >= wanted:
+            break
+        width = width * _GROWTH if width < _FOREVER_MS else None
+    rows.sort(key=_order, reverse=descending)
+    return rows[:wanted]
+
+
+class _Reach:
+    """Ranges of creation times that begin at a cursor and reach `width` ms away from it."""
+
+    def __init__(
+        self,
+        client: Client,
+        where: str,
+        low: _Place | None,
+        high: _Place | None,
+        descending: bool,  # noqa: FBT001
+    ) -> None:
+        self._client = client
+        self._where = where
+        self._low = low
+        self._high = high
+        self._descending = descending
+        self._edge: int | None = None
+
+    async def count(self, width: int | None) -> int:
+        return (await self._client.count_workflows(await self._query(width))).count
+
+    async def rows(self, width: int | None) -> AsyncIterator[WorkflowExecution]:
+        query = await self._query(width)
+        async for row in self._client.list_workflows(query, page_size=_PAGE_SIZE):
+            yield row
+
+    async def width_for(self, wanted: int, total: int) -> int | None:
+        """Find a width that holds `wanted` runs, and few more where runs are not all of one ms."""
+        too_little, width = 0, _FIRST_RANGE_MS
+        while (found := await self.count(width)) < wanted:
+            # Fewer than the total may be left by now, so time is a limit too.
+            if found >= total or width >= _FOREVER_MS:
+                return None
+            too_little, width = width, width * _GROWTH
+        # Creation comes in bursts: the last step may have taken in thousands.
+        while found > max(_SCAN, wanted) and width - too_little > 1:
+            middle = (too_little + width) // 2
+            here = await self.count(middle)
+            if here < wanted:
+                too_little = middle
+            else:
+                width, found = middle, here
+        return width
+
+    async def _query(self, width: int | None) -> str:
+        low = None if self._low is None else self._low.created_ms
+        high = None if self._high is None else self._high.created_ms
+        if width is not None:
+            edge = await self._first_edge()
+            if self._descending:
+                low = edge - width if low is None else max(low, edge - width)
+            else:
+                high = edge + width if high is None else min(high, edge + width)
+        parts = [self._where]
+        if low is not None:
+            parts.append(f"{search_attributes.CREATED.name} >= '{_moment(low)}'")
+        if high is not None:
+            parts.append(f"{search_attributes.CREATED.name} <= '{_moment(high)}'")
+        return " AND ".join(parts)
+
+    async def _first_edge(self) -> int:
+        """Return the cursor's time; without a cursor, one beyond the outermost run's."""
+        if self._edge is None:
+            place = self._high if self._descending else self._low
+            self._edge = await self._outermost() if place is None else place.created_ms
+        return self._edge
+
+    async def _outermost(self) -> int:
+        name = search_attributes.CREATED.name
+        low, high = 0, 1
+        if not self._descending:
+            # The oldest run: halve the time in which it may lie, down to a minute.
+            high = 4_102_444_800_000
+            while high - low > _FIRST_RANGE_MS:
+                middle = (low + high) // 2
+                query = f"{self._where} AND {name} <= '{_moment(middle)}'"
+                if (await self._client.count_workflows(query)).count:
+                    high = middle
+                else:
+                    low = middle
+            return low
+        # The newest is hardly ahead of now, unless a caller's clock is.
+        high = _now_ms() + _FIRST_RANGE_MS
+        while (
+            await self._client.count_workflows(f"{self._where} AND {name} > '{_moment(high)}'")
+        ).count:
+            high += (high - _now_ms()) * _GROWTH
+        return high
+
+
+async def _place(client: Client, run_id: str | None, param: str) -> _Place | None:
+    if run_id is None:
+        return None
+    try:
+        execution = await client.get_workflow_handle(run_id).describe()
+    except RPCError as error:
+        # An id that no workflow can have is answered by INVALID_ARGUMENT.
+        if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
+            text = f"No run {run_id}, which {param} names; it may be past Temporal's retention."
+            raise RunNotFound(text, param=param) from None
+        raise
+    return _Place(_ms(created_at(execution)), run_id)
+
+
+def _filter(query: ListQuery) -> str:
+    parts = [f"WorkflowType = {quoted(WORKFLOW)}", "ExecutionStatus != 'ContinuedAsNew'"]
+    if query.thread_id is not None:
+        parts.append(f"{search_attributes.THREAD.name} = {quoted(query.thread_id)}")
+    if query.status is not None:
+        ended = ", ".join(f"'{_SPELLED[status]}'" for status in ENDED_IN_TEMPORAL)
+        has_it = f"{search_attributes.STATUS.name} = {quoted(query.status)}"
+        # What Temporal ended kept the status it had; such a run counts as failed.
+        parts.append(
+            f"({has_it} OR ExecutionStatus IN ({ended}))"
+            if query.status == RunStatus.FAILED
+            else f"{has_it} AND ExecutionStatus NOT IN ({ended})"
+        )
+    return " AND ".join(parts)
+
+
+_SPELLED = {
+    status: "".join(word.capitalize() for word in status.name.split("_"))
+    for status in ENDED_IN_TEMPORAL
+}
+"""Execution statuses as Visibility's queries spell them: `TimedOut`."""
+
+
+def quoted(value: str) -> str:
+    """Return `value` as a string of Visibility's query language, whatever it contains.
+
+    Raises:
+        InvalidRequest: it holds a control character, which no id of a thread does.
+    """
+    if any(ord(char) < 32 for char in value):
+        raise InvalidRequest("An id can't hold control characters.", param="thread_id")
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _between(row: WorkflowExecution, low: _Place | None, high: _Place | None) -> bool:
+    place = _order(row)
+    above = low is None or place > (low.created_ms, low.id)
+    return above and (high is None or place < (high.created_ms, high.id))
+
+
+def _order(row: WorkflowExecution) -> tuple[int, str]:
+    return (_ms(created_at(row)), row.id)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _moment(milliseconds: int) -> str:
+    moment = created_attribute(milliseconds / 1000)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _now_ms() -> int:
+    return _ms(time.time())

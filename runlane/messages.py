@@ -1,0 +1,116 @@
+"""Messages to a run that lives: updates, with one answer for every way in which they can fail."""
+
+import asyncio
+import uuid
+from datetime import timedelta
+from typing import TypeVar
+
+from temporalio.client import (
+    Client,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+    WorkflowUpdateStage,
+)
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from runlane.errors import InvalidRequest, NoWorker, RunlaneError
+from workflows.contract import INVALID_MESSAGE, NOTHING_NEW, RUN_IS_ENDING, Receipts
+
+UPDATE_TIMEOUT = timedelta(seconds=2)
+"""A worker that hasn't taken the message by then counts as none."""
+
+_PATIENCE_SECONDS = 20.0
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+# Too many updates in flight, a shard that moves, a workflow that continues as new just now: the
+# same message is welcome a moment later.
+_LATER = frozenset(
+    {RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.ABORTED, RPCStatusCode.UNAVAILABLE}
+)
+
+_T = TypeVar("_T")
+
+
+class RunClosed(Exception):
+    """The workflow takes no more messages, or there is none; the caller looks which."""
+
+
+class NothingNew(Exception):
+    """The run refused a delivery in which nothing is new; `receipts` say why."""
+
+    def __init__(self, receipts: Receipts) -> None:
+        """Carry what the run says to each answer."""
+        super().__init__("Nothing in the message is new")
+        self.receipts = receipts
+
+
+async def send(client: Client, run_id: str, name: str, message: object, answer: type[_T]) -> _T:
+    """Send an update and return its answer.
+
+    One id serves all tries, so that a message whose answer was lost on the way is taken once.
+
+    Raises:
+        RunClosed: the run has ended, or doesn't exist.
+        NothingNew: see there.
+        InvalidRequest: the run calls the message malformed.
+        NoWorker: nobody took it in time; whether somebody will is unknown.
+        RPCError: Temporal can't be asked.
+    """
+    handle = client.get_workflow_handle(run_id)
+    update_id = uuid.uuid4().hex
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _PATIENCE_SECONDS
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            accepted = await handle.start_update(
+                name,
+                message,
+                id=update_id,
+                result_type=answer,
+                wait_for_stage=WorkflowUpdateStage.COMPLETED,
+                rpc_timeout=UPDATE_TIMEOUT,
+            )
+            result: _T = await accepted.result(rpc_timeout=UPDATE_TIMEOUT)
+        except WorkflowUpdateFailedError as error:
+            raise _refusal(error) from error
+        except WorkflowUpdateRPCTimeoutOrCancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from None
+            raise no_worker(run_id, None) from None
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                raise RunClosed from error
+            if error.status not in _LATER or loop.time() > until:
+                raise
+        else:
+            return result
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def no_worker(run_id: str, task_queue: str | None) -> NoWorker:
+    """Return the error that says that nobody took a message, and what to do."""
+    queue = "" if task_queue is None else f" on queue {task_queue}"
+    return NoWorker(
+        f"No worker{queue} took the message for {run_id} within "
+        f"{UPDATE_TIMEOUT.total_seconds():g} s, so count it as not recorded. Start a worker "
+        "(runlane worker) and give the command again: nothing happens twice.",
+        param="run_id",
+    )
+
+
+def _refusal(error: WorkflowUpdateFailedError) -> Exception:
+    cause = error.cause
+    kind = cause.type if isinstance(cause, ApplicationError) else None
+    if kind == NOTHING_NEW and isinstance(cause, ApplicationError) and cause.details:
+        return NothingNew(Receipts.model_validate(cause.details[0]))
+    # The latter is Temporal's own: the run ended in the very task that took the message.
+    if kind in (RUN_IS_ENDING, "AcceptedUpdateCompletedWorkflow"):
+        return RunClosed()
+    text = cause.message if isinstance(cause, ApplicationError) else str(cause)
+    if kind == INVALID_MESSAGE:
+        return InvalidRequest(text)
+    return RunlaneError(f"The run refused the message: {text}", code="message_refused")

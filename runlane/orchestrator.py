@@ -1,0 +1,521 @@
+"""The Python client: the Runs protocol's own methods, made durable.
+
+    client = await Runlane.connect()
+    run = await client.runs.create("thread_1", assistant_id="asst_orders")
+    run = await client.runs.poll(run.id)
+
+Whoever knows `client.beta.threads.runs` knows `client.runs`. A run's id is enough to name it;
+`thread_id`, where given, is checked.
+"""
+
+import contextlib
+import os
+import warnings
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+from temporalio.client import Client
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from runlane import messages, reading, receipts, requests, search_attributes, temporal
+from runlane.errors import (
+    AnswersRefused,
+    KeyReused,
+    NamespaceMissing,
+    NoWorker,
+    RunEnded,
+    RunlaneError,
+    StartUncertain,
+    TemporalUnreachable,
+)
+from runlane.listing import ListQuery, RunList
+from runlane.payload_store import AbsentPayloadStore
+from runlane.rpc import explained
+from runlane.settings import Settings
+from runlane.steps import Steps
+from runlane.streaming import RunStream
+from runlane.visibility import created_attribute, request_memo
+from runlane.waiting import Look, watch
+from runsapi import Run, RunStatus
+from workflows.contract import (
+    CANCEL_UPDATE,
+    MAX_MESSAGE_BYTES,
+    NUDGE_SIGNAL,
+    REQUEST_MEMO,
+    SUBMIT_TOOL_OUTPUTS_UPDATE,
+    UPDATE_METADATA_UPDATE,
+    WORKFLOW,
+    Acknowledged,
+    CancelRequest,
+    MetadataUpdate,
+    Receipts,
+    RequestMemo,
+    RunRequest,
+    RunView,
+)
+
+_START_TIMEOUT = timedelta(seconds=15)
+_MESSAGE_TRIES = 3
+
+_T = TypeVar("_T")
+
+
+class Runlane:
+    """A connection to Temporal, through which runs are started, answered and read."""
+
+    def __init__(self, client: Client, settings: Settings | None = None) -> None:
+        """Use a Temporal client that somebody connected; `connect` is the usual way.
+
+        Args:
+            client: it must convert data as `runlane.temporal.data_converter` does.
+            settings: for the task queue and the upstream.
+        """
+        self._client = client
+        self._settings = settings or Settings()
+        self.runs = Runs(client, self._settings)
+
+    @classmethod
+    async def connect(
+        cls, settings: Settings | None = None, *, environ: Mapping[str, str] = os.environ
+    ) -> "Runlane":
+        """Connect as the environment says: Temporal's own variables, and Runlane's.
+
+        Raises:
+            TemporalUnreachable: no server answers.
+            NamespaceMissing: the server has no such namespace.
+            SettingsError: a variable can't be used.
+        """
+        settings = settings or Settings.from_env(environ)
+        try:
+            client = await temporal.connect(settings, environ=environ)
+        except temporal.NamespaceNotFound as error:
+            raise NamespaceMissing(str(error)) from error
+        except temporal.TemporalUnreachable as error:
+            raise TemporalUnreachable(str(error)) from error
+        return cls(client, settings)
+
+    @property
+    def temporal(self) -> Client:
+        """The Temporal client underneath."""
+        return self._client
+
+    @property
+    def settings(self) -> Settings:
+        """What this client was connected with."""
+        return self._settings
+
+
+class Runs:
+    """Runs by the protocol's method names. Each returned `Run` is the protocol's object."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        """Share the connection of `Runlane`, which makes this."""
+        self._client = client
+        self._settings = settings
+        self.steps = Steps(client, settings)
+
+    async def create(
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        idempotency_key: str | None = None,
+        poll_interval_ms: int | None = None,
+        on_expiry: Literal["recreate", "fail"] = "recreate",
+        deadline: timedelta | float | None = None,
+        max_rounds: int = 50,
+        **params: Any,
+    ) -> Run:
+        """Start a run. Once this returns, no crash loses it.
+
+        Args:
+            thread_id: where the run works.
+            assistant_id: which assistant works.
+            idempotency_key: calling again with the same key and the same request returns the
+                run there is, whatever its state; as long as Temporal retains it.
+            poll_interval_ms: between two looks at the upstream run. Default: what the upstream
+                asks for, else a curve from 0.5 s to 15 min.
+            on_expiry: what to do when the upstream run expires while answers are awaited.
+            deadline: after which the run is cancelled and ends `expired`; a number is in seconds.
+                Default: 90 days.
+            max_rounds: rounds of tool calls after which the run ends `incomplete`.
+            **params: the protocol's own: `instructions`, `tools`, `metadata`, ….
+
+        Raises:
+            InvalidRequest: a parameter can't be used; nothing was sent.
+            KeyReused: the key belongs to another request.
+            StartUncertain: Temporal's answer was lost; the error names the run.
+            TemporalUnreachable: Temporal doesn't answer.
+        """
+        view = await self.create_view(
+            thread_id,
+            {"assistant_id": assistant_id, **params},
+            idempotency_key=idempotency_key,
+            poll_interval_ms=poll_interval_ms,
+            on_expiry=on_expiry,
+            deadline=deadline,
+            max_rounds=max_rounds,
+        )
+        return view.run
+
+    async def create_view(
+        self, thread_id: str, params: Mapping[str, Any], **options: Any
+    ) -> RunView:
+        """Do as `create` does, with the protocol's parameters as one mapping; return the view."""
+        limit = requests.MAX_STORED_REQUEST_BYTES if self._stores() else MAX_MESSAGE_BYTES
+        asked = requests.asked(thread_id, params, max_bytes=limit, **options)
+        if await self._start(asked.run_id, asked.request):
+            return requests.first_view(asked.run_id, asked.request)
+        return await self.view(asked.run_id)
+
+    async def retrieve(self, run_id: str, thread_id: str | None = None) -> Run:
+        """Return the run. Without a worker: as Temporal knows it (see `view`).
+
+        Raises:
+            RunNotFound: there is no such run, or it is on another thread.
+            TemporalUnreachable: Temporal doesn't answer.
+        """
+        return (await self.view(run_id, thread_id)).run
+
+    async def view(self, run_id: str, thread_id: str | None = None) -> RunView:
+        """Return the run and what Runlane knows beyond it; the errors are those of `retrieve`.
+
+        Where no worker answered within 2 s, `runlane.worker` is false and `runlane.known_at` says
+        when what is shown was written.
+        """
+        with explained(self._client):
+            return await reading.read(self._client, run_id, thread_id=thread_id)
+
+    def list(
+        self,
+        thread_id: str | None = None,
+        *,
+        status: str | None = None,
+        limit: int = 20,
+        after: str | None = None,
+        before: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> RunList:
+        """List runs by creation: `await` it for a page, or iterate over all (`async for`).
+
+        A listed run holds what Temporal knows of it: no instructions, tools or usage, and the
+        arguments of pending calls shortened.
+
+        Args:
+            thread_id: only this thread's.
+            status: only those in this status.
+            limit: runs on a page, 1 to 100.
+            after: the page begins after this run.
+            before: the page ends before this run.
+            order: by creation, `asc` or `desc`.
+
+        Raises:
+            InvalidRequest: a parameter is out of its range.
+            RunNotFound: when fetched, there is no run as `after` or `before` names it.
+        """
+        query = ListQuery(thread_id, status, limit, after, before, order)
+        return RunList(self._client, query)
+
+    async def update(
+        self, run_id: str, *, thread_id: str | None = None, metadata: Mapping[str, str] | None
+    ) -> Run:
+        """Replace the run's metadata.
+
+        Raises:
+            InvalidRequest: too many pairs, or one too long.
+            RunEnded: it is too late.
+            RunNotFound: there is no such run, or it is on another thread.
+            NoWorker: nobody took the message.
+        """
+        change = MetadataUpdate(metadata=requests.checked_metadata(metadata))
+        with explained(self._client):
+            await self._check(run_id, thread_id)
+            try:
+                await self._send(run_id, UPDATE_METADATA_UPDATE, change, Acknowledged)
+            except messages.RunClosed:
+                view = await reading.read(self._client, run_id)
+                text = f"{run_id} ended as {view.run.status}; its metadata stays as it is."
+                raise RunEnded(text, param="run_id") from None
+        return await self.retrieve(run_id)
+
+    async def cancel(self, run_id: str, thread_id: str | None = None) -> Run:
+        """Ask for the run's cancellation; `poll` tells how it ended.
+
+        A run that has ended is returned as it is: whoever completes first has completed.
+
+        Raises:
+            RunNotFound: there is no such run, or it is on another thread.
+            NoWorker: nobody took the request.
+        """
+        with explained(self._client):
+            await self._check(run_id, thread_id)
+            with contextlib.suppress(messages.RunClosed):
+                await self._send(run_id, CANCEL_UPDATE, CancelRequest(), Acknowledged)
+        return await self.retrieve(run_id)
+
+    async def submit_tool_outputs(
+        self,
+        run_id: str,
+        *,
+        thread_id: str | None = None,
+        tool_outputs: Iterable[object],
+        by: str | None = None,
+    ) -> Run:
+        """Deliver answers to tool calls: all of a round at once, or one by one, early ones too.
+
+        Args:
+            run_id: ours.
+            thread_id: where given, the run must be on it.
+            tool_outputs: `{"tool_call_id": …, "output": …}` each.
+            by: who gives them; shown in `view`.
+
+        Raises:
+            AnswersRefused: at least one was not taken; the error carries a receipt for each.
+            InvalidRequest: an output is malformed; nothing was sent.
+            Refused: the message is over 1 MB; nothing was sent.
+            RunNotFound: there is no such run, or it is on another thread.
+            NoWorker: nobody took the answers; give them again once a worker runs.
+        """
+        given = await self.deliver(run_id, thread_id=thread_id, tool_outputs=tool_outputs, by=by)
+        refused = receipts.refused(given.receipts)
+        if refused:
+            told = ", ".join(f"{receipt.tool_call_id}: {receipt.status}" for receipt in refused)
+            raise AnswersRefused(f"Not taken by {run_id}: {told}.", given.receipts)
+        return await self.retrieve(run_id)
+
+    async def deliver(
+        self,
+        run_id: str,
+        *,
+        thread_id: str | None = None,
+        tool_outputs: Iterable[object],
+        by: str | None = None,
+    ) -> Receipts:
+        """Deliver answers as `submit_tool_outputs` does, and return what became of each.
+
+        Raises:
+            InvalidRequest: an output is malformed; nothing was sent.
+            Refused: the message is over 1 MB; nothing was sent.
+            RunNotFound: there is no such run, or it is on another thread.
+            NoWorker: nobody took the answers; give them again once a worker runs.
+        """
+        delivery = receipts.message(tool_outputs, by=by)
+        with explained(self._client):
+            await self._check(run_id, thread_id)
+            try:
+                return await self._send(run_id, SUBMIT_TOOL_OUTPUTS_UPDATE, delivery, Receipts)
+            except messages.NothingNew as error:
+                return error.receipts
+            except messages.RunClosed:
+                return receipts.from_ended(await reading.read(self._client, run_id), delivery)
+
+    async def poll(
+        self,
+        run_id: str,
+        thread_id: str | None = None,
+        *,
+        poll_interval_ms: float | None = None,
+        timeout: timedelta | float | None = None,
+    ) -> Run:
+        """Wait until the run requires an action or has ended, and return it.
+
+        It waits for a worker, too, if there is none, and through a minute without Temporal.
+
+        Args:
+            run_id: ours.
+            thread_id: where given, the run must be on it.
+            poll_interval_ms: between looks at the run here; the upstream isn't asked more often.
+            timeout: for the wait; a number is in seconds.
+
+        Raises:
+            WaitTimeout: `timeout` passed; the run goes on.
+            RunNotFound: there is no such run, or it is on another thread.
+            TemporalUnreachable: Temporal doesn't answer.
+        """
+        run: Run | None = None
+        looks = self.watch(run_id, thread_id, poll_interval_ms=poll_interval_ms, timeout=timeout)
+        async for look in looks:
+            run = run if look.view is None else look.view.run
+        assert run is not None
+        return run
+
+    def watch(
+        self,
+        run_id: str,
+        thread_id: str | None = None,
+        *,
+        poll_interval_ms: float | None = None,
+        timeout: timedelta | float | None = None,
+    ) -> AsyncIterator[Look]:
+        """Yield the looks that `poll` takes; the last one sees the run settled."""
+        return watch(
+            lambda: self.view(run_id, thread_id),
+            poll_interval_ms=poll_interval_ms,
+            timeout=timeout,
+        )
+
+    async def create_and_poll(
+        self, thread_id: str, *, timeout: timedelta | float | None = None, **params: Any
+    ) -> Run:
+        """Create a run as `create` does, then wait as `poll` does."""
+        run = await self.create(thread_id, **params)
+        return await self.poll(run.id, timeout=timeout)
+
+    async def submit_tool_outputs_and_poll(
+        self,
+        run_id: str,
+        *,
+        thread_id: str | None = None,
+        tool_outputs: Iterable[object],
+        poll_interval_ms: float | None = None,
+        timeout: timedelta | float | None = None,
+    ) -> Run:
+        """Deliver answers as `submit_tool_outputs` does, then wait until something is new.
+
+        Where other calls of the round still wait, that is at once.
+        """
+        await self.submit_tool_outputs(run_id, thread_id=thread_id, tool_outputs=tool_outputs)
+        return await self.poll(run_id, poll_interval_ms=poll_interval_ms, timeout=timeout)
+
+    def stream(self, thread_id: str, **params: Any) -> RunStream:
+        """Create a run as `create` does, and follow it: `async for event in client.runs.stream(…)`.
+
+        The events are the protocol's own, of the run as a whole, as they become known. The stream
+        ends when the run requires an action or has ended. Leaving it doesn't stop the run.
+        """
+        return RunStream(lambda: self.create(thread_id, **params), self.watch, created=True)
+
+    def create_and_stream(self, thread_id: str, **params: Any) -> RunStream:
+        """Do as `stream` does, which replaces this."""
+        warnings.warn("use runs.stream", DeprecationWarning, stacklevel=2)
+        return self.stream(thread_id, **params)
+
+    def submit_tool_outputs_stream(
+        self, run_id: str, *, thread_id: str | None = None, tool_outputs: Iterable[object]
+    ) -> RunStream:
+        """Deliver answers as `submit_tool_outputs` does, and follow the run as `stream` does."""
+
+        async def submit() -> Run:
+            return await self.submit_tool_outputs(
+                run_id, thread_id=thread_id, tool_outputs=tool_outputs
+            )
+
+        return RunStream(submit, self.watch, created=False)
+
+    def follow(self, run_id: str, thread_id: str | None = None) -> RunStream:
+        """Follow a run that exists, as `stream` does."""
+        return RunStream(lambda: self.retrieve(run_id, thread_id), self.watch, created=False)
+
+    async def nudge(self, run_id: str, thread_id: str | None = None) -> None:
+        """Make the run look at its upstream now: something was mended, or a webhook came.
+
+        Raises:
+            RunNotFound: there is no such run, or it is on another thread.
+        """
+        with explained(self._client):
+            await self._check(run_id, thread_id)
+            try:
+                await self._client.get_workflow_handle(run_id).signal(NUDGE_SIGNAL)
+            except RPCError as error:
+                # A run that has ended needs no nudge; one that is absent was told above.
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+
+    async def _start(self, run_id: str, request: RunRequest) -> bool:
+        """Start the workflow; return false where the run is there already, by the same request."""
+        # Deferred: it brings the activities' modules, which no other command needs.
+        from workflows.state import RunInput  # noqa: PLC0415
+
+        try:
+            with explained(self._client):
+                await self._client.start_workflow(
+                    WORKFLOW,
+                    RunInput(request=request),
+                    id=run_id,
+                    task_queue=self._settings.task_queue,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                    memo={REQUEST_MEMO: _memo(request)},
+                    search_attributes=_attributes(request),
+                    rpc_timeout=_START_TIMEOUT,
+                )
+        except WorkflowAlreadyStartedError:
+            await self._compare(run_id, request)
+            return False
+        except TemporalUnreachable as error:
+            text = (
+                f"Temporal's answer was lost: {error.message} The run may exist or not; look with "
+                f"runlane retrieve {run_id}."
+            )
+            raise StartUncertain(text, run_id) from error
+        return True
+
+    async def _compare(self, run_id: str, request: RunRequest) -> None:
+        with explained(self._client):
+            description = await reading.describe(self._client, run_id)
+            memo = await request_memo(description)
+        if memo is None or memo.digest != request.digest():
+            text = (
+                f"The idempotency key belongs to {run_id}, which was created by another request. "
+                "Use a new key, or send the first request unchanged."
+            )
+            raise KeyReused(text, param="idempotency_key")
+
+    async def _check(self, run_id: str, thread_id: str | None) -> None:
+        if thread_id is not None:
+            await reading.describe(self._client, run_id, thread_id)
+
+    async def _send(self, run_id: str, name: str, message: object, answer: type[_T]) -> _T:
+        """Send an update; where the run seems to be closed, look whether it is."""
+        for _ in range(_MESSAGE_TRIES):
+            try:
+                return await messages.send(self._client, run_id, name, message, answer)
+            except messages.RunClosed:
+                description = await reading.describe(self._client, run_id)
+                if reading.is_closed(description):
+                    raise
+                # It was ending, and hasn't ended: an ending run says so itself, in its view.
+                if (await reading.read(self._client, run_id)).runlane.cancel_requested:
+                    raise
+            except NoWorker:
+                description = await reading.describe(self._client, run_id)
+                if reading.is_closed(description):
+                    raise messages.RunClosed from None
+                raise messages.no_worker(run_id, description.task_queue) from None
+        text = f"{run_id} is between two states; give the command again."
+        raise RunlaneError(text, code="busy")
+
+    def _stores(self) -> bool:
+        storage = self._client.data_converter.external_storage
+        return storage is not None and any(
+            not isinstance(driver, AbsentPayloadStore) for driver in storage.drivers
+        )
+
+
+def _memo(request: RunRequest) -> RequestMemo:
+    return RequestMemo(
+        digest=request.digest(),
+        created_at=request.created_at,
+        metadata=request.params.get("metadata") or {},
+        model=request.params.get("model"),
+        deadline=request.options.deadline,
+    )
+
+
+def _attributes(request: RunRequest) -> TypedSearchAttributes:
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(search_attributes.STATUS, str(RunStatus.QUEUED)),
+            SearchAttributePair(search_attributes.THREAD, request.thread_id),
+            SearchAttributePair(search_attributes.ASSISTANT, request.params["assistant_id"]),
+            SearchAttributePair(search_attributes.CREATED, created_attribute(request.created_at)),
+        ]
+    )

@@ -1,0 +1,54 @@
+"""Temporal's own errors, said in Runlane's."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from runlane.errors import NamespaceMissing, RunlaneError, TemporalUnreachable
+
+_SILENT = frozenset(
+    {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
+)
+_FORBIDDEN = frozenset({RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED})
+
+
+@contextmanager
+def explained(client: Client) -> Iterator[None]:
+    """Turn what Temporal answers into an error that says what to do.
+
+    Raises:
+        RunlaneError: in place of an `RPCError`.
+    """
+    try:
+        yield
+    except RPCError as error:
+        raise said(error, client) from error
+
+
+def said(error: RPCError, client: Client) -> RunlaneError:
+    """Return the error a caller is told."""
+    address = client.service_client.config.target_host
+    if error.status in _SILENT:
+        return TemporalUnreachable(
+            f"Temporal at {address} doesn't answer: {error.message}. Start it (runlane up), or set "
+            "TEMPORAL_ADDRESS to yours."
+        )
+    if error.status in _FORBIDDEN:
+        return TemporalUnreachable(
+            f"Temporal at {address} refuses the credentials: {error.message}. Check "
+            "TEMPORAL_API_KEY and TEMPORAL_NAMESPACE."
+        )
+    if error.status is RPCStatusCode.NOT_FOUND and "namespace" in error.message.lower():
+        return NamespaceMissing(
+            f"Temporal at {address} has no namespace {client.namespace!r}. Set TEMPORAL_NAMESPACE, "
+            f"or create it: temporal operator namespace create -n {client.namespace}"
+        )
+    if error.status is RPCStatusCode.INVALID_ARGUMENT and "search attribute" in error.message:
+        return RunlaneError(
+            "The namespace lacks Runlane's search attributes; runlane doctor has the commands "
+            "that register them.",
+            code="search_attributes_missing",
+        )
+    return RunlaneError(f"Temporal refuses: {error.message}", code="temporal_refused")

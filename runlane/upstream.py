@@ -1,0 +1,56 @@
+"""The connection to the upstream that the settings, or an embedded server's namespace, name."""
+
+from temporalio.client import Client
+
+from runlane.errors import InvalidRequest
+from runlane.settings import Settings, UpstreamAuth
+from runlane.workers import namespace_data
+from runsapi import Assistants, AzureKey, Credentials, FileKey, StaticKey
+
+UPSTREAM_URL_KEY = "runlane_upstream_url"
+"""In a namespace's `data`: the simulator that runs beside its embedded server."""
+
+
+def open_upstream(settings: Settings) -> Assistants:
+    """Return the connection to the upstream that the settings name; close it in the end.
+
+    Raises:
+        InvalidRequest: they name none.
+    """
+    if settings.upstream_url is None:
+        raise InvalidRequest(
+            "RUNLANE_UPSTREAM_URL is not set, so this process doesn't know where runs are "
+            "executed. Set it (and RUNLANE_UPSTREAM_API_KEY) as for the worker.",
+            param="RUNLANE_UPSTREAM_URL",
+        )
+    return Assistants(
+        settings.upstream_url,
+        credentials=_credentials(settings),
+        auth=settings.upstream_auth.value,
+        api_version=settings.upstream_api_version,
+        timeout=settings.upstream_timeout.total_seconds(),
+    )
+
+
+async def find_upstream(client: Client, settings: Settings) -> Assistants:
+    """Return the connection the settings name, else the one to the namespace's own simulator.
+
+    Raises:
+        InvalidRequest: there is neither.
+    """
+    if settings.upstream_url is None:
+        url = (await namespace_data(client)).get(UPSTREAM_URL_KEY)
+        if url:
+            # No credentials: whoever may write a namespace's data must not get hold of our key.
+            return Assistants(url)
+    return open_upstream(settings)
+
+
+def _credentials(settings: Settings) -> Credentials | None:
+    if settings.upstream_auth is UpstreamAuth.AZURE:
+        return AzureKey()
+    if settings.upstream_api_key_file is not None:
+        return FileKey(settings.upstream_api_key_file)
+    if settings.upstream_api_key is not None:
+        return StaticKey(settings.upstream_api_key)
+    return None
