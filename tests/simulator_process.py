@@ -138,6 +138,11 @@ class SimulatorProcess:
         body = {**fields, **({"status": status} if status is not None else {})}
         return self._call("POST", f"/runs/{run_id}", body)
 
+    def runs(self, *, stamp: str | None = None, live: bool = False) -> list[dict[str, Any]]:
+        """Return the upstream runs, oldest first: of one `runlane_run_id`, or not ended yet."""
+        wanted = {"live": str(live).lower(), **({"stamp": stamp} if stamp is not None else {})}
+        return list(self._call("GET", "/runs", params=wanted)["data"])
+
     def thread(self, thread_id: str) -> dict[str, Any]:
         """Return a thread with all its messages, runs and steps."""
         return self._call("GET", f"/threads/{thread_id}")

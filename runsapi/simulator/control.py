@@ -58,6 +58,7 @@ class Control:
             ("GET", "/faults/{id}", self._show_fault),
             ("DELETE", "/faults/{id}", self._remove_fault),
             ("POST", "/faults/{id}/release", self._release_fault),
+            ("GET", "/runs", self._runs),
             ("POST", "/runs/{id}", self._force),
             ("GET", "/threads/{id}", self._thread),
             ("POST", "/down", self._go_down),
@@ -117,6 +118,18 @@ class Control:
         if fault is None:
             raise ApiError("No such fault.", status=404)
         return fault
+
+    async def _runs(self, request: Request) -> JSON:
+        stamp = request.query_params.get("stamp")
+        live = request.query_params.get("live") == "true"
+        found = [
+            run
+            for run in self._engine.runs.values()
+            if stamp is None or run.metadata.get("runlane_run_id") == stamp
+        ]
+        for run in found:
+            self._engine.lifecycle.advance(run)
+        return {"data": [run.wire() for run in found if not (live and run.ended)]}
 
     async def _force(self, request: Request) -> JSON:
         run = self._engine.runs.get(request.path_params["id"])

@@ -32,7 +32,7 @@ class Entry:
 
 
 class Journal:
-    """The requests received, the newest last; `bodies=False` saves memory under load."""
+    """The requests received, the newest last; without `bodies` (and headers) it stays small."""
 
     def __init__(self, *, bodies: bool = True) -> None:
         self.bodies = bodies
@@ -41,7 +41,7 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Note a request as it arrives; its outcome is filled in later."""
         if not self.bodies:
-            entry.body = None
+            entry.body, entry.headers = None, {}
         self._entries.append(entry)
 
     def clear(self) -> None:

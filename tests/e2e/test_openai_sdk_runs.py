@@ -47,8 +47,8 @@ def assistant_id(simulator: SimulatorProcess) -> str:
     ]
     simulator.scenario(
         assistant_id=name,
-        # Queued long enough for a second submit to find it so.
-        rounds=[{**FAST, "calls": calls}, {**FAST, "queued": 0.4, "says": "It is {state}."}],
+        # By retrieves, so that a second submit finds it still queued however late it comes.
+        rounds=[{**FAST, "calls": calls}, {"polls": 1, "says": "It is {state}."}],
     )
     return name
 
