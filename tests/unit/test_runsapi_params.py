@@ -87,6 +87,13 @@ def test_tools_of_a_run_can_be_sent_again() -> None:
     assert tools == RunCreateParams(assistant_id="a", tools=read.tools).body()["tools"]
 
 
+def test_iterables_become_lists() -> None:
+    """A generator of messages is sent as the list it yields."""
+    messages = ({"role": "user", "content": text} for text in "ab")
+    sent = RunCreateParams.model_validate({"assistant_id": "a", "additional_messages": messages})
+    assert ["a", "b"] == [message["content"] for message in sent.body()["additional_messages"]]
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [
