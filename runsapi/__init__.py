@@ -1,5 +1,6 @@
 """The Runs protocol: models, errors, the HTTP client of an upstream, and a simulator of one."""
 
+from runsapi.answers import Response
 from runsapi.assistant_stream import (
     AssistantEventHandler,
     AssistantStream,
@@ -238,7 +239,6 @@ from runsapi.transport import (
     DEFAULT_TIMEOUT,
     MAX_ANSWER_BYTES,
     Auth,
-    Response,
 )
 from runsapi.wire import (
     Metadata,

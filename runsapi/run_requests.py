@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
+from runsapi.answers import Response, read
 from runsapi.errors import InvalidParameter
 from runsapi.models import TERMINAL, Run, RunStatus
 from runsapi.pages import ListObject, RunsPage
@@ -24,9 +25,10 @@ from runsapi.params import (
     UpdateOptions,
     tool_outputs_list,
 )
+from runsapi.paths import path
 from runsapi.polling import next_interval_ms, usable_interval_ms
 from runsapi.streaming import EventStream
-from runsapi.transport import Response, Transport, path, read
+from runsapi.transport import Transport
 from runsapi.wire import Params
 
 P = TypeVar("P", bound=Params)

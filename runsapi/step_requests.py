@@ -2,6 +2,7 @@
 
 from typing import Unpack
 
+from runsapi.answers import Response, read
 from runsapi.pages import ListObject, PageRequest, RunStepsPage
 from runsapi.params import (
     RequestOptions,
@@ -10,9 +11,10 @@ from runsapi.params import (
     StepListParams,
     StepRetrieveParams,
 )
+from runsapi.paths import path
 from runsapi.run_requests import params_of, query_of, split
 from runsapi.steps import RunStep
-from runsapi.transport import Response, Transport, path, read
+from runsapi.transport import Transport
 
 
 class StepsWithResponse:

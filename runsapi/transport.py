@@ -8,13 +8,11 @@ key would go with them.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
-from urllib.parse import quote
+from typing import Any, Literal
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
+from runsapi.answers import Response, envelope
 from runsapi.credentials import AZURE_SCOPE, AzureKey, Credentials
 from runsapi.errors import (
     APIConnectionError,
@@ -24,11 +22,7 @@ from runsapi.errors import (
     CredentialsError,
     InvalidParameter,
 )
-from runsapi.limits import MAX_ID
 from runsapi.params import RequestOptions
-
-T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
 
 Auth = Literal["bearer", "api-key", "azure"]
 """``Authorization: Bearer``, the header ``api-key``, or a bearer token of Microsoft Entra ID."""
@@ -45,61 +39,6 @@ _MAX_ERROR_BYTES = 256 * 1024
 _BETA = ("OpenAI-Beta", "assistants=v2")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
-
-
-@dataclass(frozen=True)
-class Response(Generic[T]):
-    """An answer with what it came in."""
-
-    data: T
-    headers: httpx.Headers = field(repr=False)
-    status_code: int
-
-
-def path(*parts: str, **ids: str) -> str:
-    """A path in which every id is one segment, whatever stands in it.
-
-    Args:
-        *parts: The segments; one that is a key of ``ids`` stands for that id.
-        **ids: The ids by the names their parameters have.
-
-    Raises:
-        InvalidParameter: An id is empty, longer than 255 characters, or no segment at all.
-    """
-    return "".join(f"/{_segment(part, ids[part]) if part in ids else part}" for part in parts)
-
-
-def _segment(name: str, value: object) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID:
-        raise InvalidParameter(param=name, message=f"{name} must have 1 to {MAX_ID} characters")
-    # A proxy resolves dot segments before the server sees them, percent-encoded ones too.
-    if value in (".", ".."):
-        raise InvalidParameter(param=name, message=f"{name} must not be a dot segment")
-    try:
-        return quote(value, safe="")
-    except UnicodeEncodeError:
-        raise InvalidParameter(param=name, message=f"{name} must be UTF-8 text") from None
-
-
-def read(model: type[M], answer: Response[Any], url: str) -> Response[M]:
-    """The answer as a model.
-
-    Raises:
-        APIResponseError: It lacks what can't be done without. The error names fields, never values.
-    """
-    try:
-        data = model.model_validate(answer.data)
-    except ValidationError as error:
-        wrong = ", ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'the answer'} ({item['type']})"
-            for item in error.errors(include_url=False, include_input=False)[:5]
-        )
-        raise APIResponseError(
-            f"The answer from {url} is no {model.__name__}: {wrong}",
-            status_code=answer.status_code,
-            url=url,
-        ) from None
-    return Response(data, answer.headers, answer.status_code)
 
 
 class Transport:
@@ -170,7 +109,7 @@ class Transport:
 
         Args:
             method: The HTTP method.
-            path: As :func:`path` makes it.
+            path: As :func:`runsapi.paths.path` makes it.
             query: Goes in front of what the base URL and the caller add.
             body: Sent as JSON; ``None`` sends no body.
             headers: Of a helper: they beat the caller's.
@@ -329,7 +268,7 @@ class Transport:
             except (APIResponseError, APIConnectionError):
                 # The status says enough; its body was too long, or broke off.
                 content = b""
-            said = _envelope(content, response)
+            said = envelope(content, response)
         message = said.pop("message") or response.reason_phrase or "no reason given"
         if key:
             message = message.replace(key, "[key]")
@@ -365,30 +304,3 @@ def _merged(query: list[tuple[str, str]], extra: Mapping[str, Any] | None) -> ht
         merged = [pair for pair in merged if pair[0] != name]
         merged += [(name, str(item)) for item in values]
     return httpx.QueryParams(merged)
-
-
-def _envelope(content: bytes, response: httpx.Response) -> dict[str, str | None]:
-    """What an error body says, in the protocol's envelope or in one of the other common ones."""
-    try:
-        said = json.loads(content)
-    except (ValueError, RecursionError):
-        plain = response.headers.get("content-type", "").startswith("text/plain")
-        return {"message": content.decode(errors="replace").strip() if plain else None}
-    if isinstance(said, dict):
-        inner = said.get("error")
-        said = {**said, **inner} if isinstance(inner, dict) else {"message": inner, **said}
-    else:
-        said = {"message": said}
-    message = said.get("message") or said.get("detail")
-    if isinstance(message, list):
-        # FastAPI's list of mistakes: its `input` repeats the request.
-        message = "; ".join(str(item.get("msg")) for item in message if isinstance(item, dict))
-    texts = {name: said.get(name) for name in ("type", "param", "code")}
-    return {
-        "message": message if isinstance(message, str) else None,
-        **{
-            name: None if value is None else str(value)
-            for name, value in texts.items()
-            if not isinstance(value, dict | list)
-        },
-    }

@@ -181,6 +181,14 @@ async def test_a_server_that_ignores_the_cursor_is_not_asked_for_ever() -> None:
     assert 2 == len(wire.requests)
 
 
+async def test_a_server_whose_pages_go_round_is_not_asked_for_ever() -> None:
+    """A page that brings nothing new ends the list, whatever its cursor says."""
+    pages = [{"data": [run(id=name)], "has_more": True} for name in "abab"]
+    wire = Wire(*pages, {"data": [], "has_more": False})
+    assert ["a", "b"] == [item.id async for item in wire.upstream().runs.list("t")]
+    assert 3 == len(wire.requests)
+
+
 async def test_a_callers_header_beats_ours_and_none_leaves_it_out() -> None:
     """The caller's headers replace `OpenAI-Beta` and the key, whatever their case."""
     wire = Wire(run())

@@ -1,5 +1,6 @@
 """Reading forgives what servers of the protocol are known to send."""
 
+import time
 from typing import Any
 
 import pytest
@@ -95,6 +96,17 @@ def test_nulls_empty_objects_and_unknown_fields() -> None:
 def test_times_in_every_form(given: object, seconds: int | None) -> None:
     """Seconds, milliseconds, fractions, strings and ISO dates are the same instant; 0 is none."""
     assert seconds == Run.model_validate(run(expires_at=given)).expires_at
+
+
+def test_a_datetime_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where this process runs doesn't change when an upstream's run expires."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert 1_710_331_240 == Run.model_validate(run(created_at="2024-03-13T12:00:40")).created_at
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_open_calls_are_there_only_while_the_run_waits() -> None:
