@@ -142,6 +142,8 @@ class Control:
             now = self._engine.clock.wall()
             if isinstance(at, int) and abs(at - now) < _PLAUSIBLE:
                 run.expires = self._engine.clock.now() + at - now
+        if isinstance(body.get("created_at"), int):
+            run.created_at = body["created_at"]
         if isinstance(body.get("status"), str):
             self._engine.force(run, body["status"])
         return run.wire()

@@ -6,6 +6,8 @@ hold_before   waits, acts when released; hold_after acts, then holds the answer 
 slow          waits `seconds` before acting
 rate_limit, quota, server_error, unauthorized, not_found, status   refuse without acting
 garbage       acts, then answers 200 with a page of HTML
+error_after   acts, then answers `status` and `body` all the same
+headers       acts and answers, with `headers` besides
 cut_stream    acts, streams `events` events, then closes the connection
 """
 
@@ -56,6 +58,8 @@ Kind = Literal[
     "not_found",
     "status",
     "garbage",
+    "error_after",
+    "headers",
     "cut_stream",
     "stream_error",
 ]
@@ -80,9 +84,9 @@ class FaultSpec(BaseModel):
     """Seconds, sent as `retry-after`; without it no such header is sent."""
     headers: dict[str, str] = Field(default_factory=dict)
     status: int = Field(default=500, ge=400, le=599)
-    """For kind `status`."""
+    """For kinds `status` and `error_after`."""
     body: Any = None
-    """The body of kinds `status` (JSON) and `garbage` (text)."""
+    """The body of kinds `status` and `error_after` (JSON) and `garbage` (text)."""
     seconds: float = Field(default=1.0, ge=0)
     """For kind `slow`."""
     events: int = Field(default=1, ge=0)
@@ -150,11 +154,15 @@ class Fault:
         if self.spec.kind == "not_found":
             return ApiError("Not found.", status=404)
         if self.spec.kind == "status":
-            error = ApiError("Ordered by a fault.", status=self.spec.status, type="server_error")
-            if self.spec.body is not None:
-                error.body = self.spec.body
-            return error
+            return self.error()
         return None
+
+    def error(self) -> ApiError:
+        """Return the error with the status and body ordered."""
+        error = ApiError("Ordered by a fault.", status=self.spec.status, type="server_error")
+        if self.spec.body is not None:
+            error.body = self.spec.body
+        return error
 
     def headers(self) -> dict[str, str]:
         """Return the headers that go with the refusal."""

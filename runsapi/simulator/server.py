@@ -159,6 +159,10 @@ class Simulator:
         if fault is not None and kind == "garbage":
             page = fault.spec.body or "<html><body>Bad gateway</body></html>"
             response = Response(str(page), media_type="text/html", headers=MARK)
+        if fault is not None and kind == "error_after":
+            response = _error(fault.error(), fault.headers())
+        if fault is not None and kind == "headers":
+            response.headers.update(fault.headers())
         # A caller that hung up while it was held has had no answer.
         held = kind in ("hold_before", "hold_after", "slow")
         if not (held and await request.is_disconnected()):

@@ -223,6 +223,22 @@ async def test_a_stream_can_end_in_an_error_event(
     assert told == ["event: thread.run.created", "event: error"]
 
 
+@pytest.mark.parametrize("kind", ["lost_answer", "cut_stream"])
+async def test_a_stream_nobody_reads_is_forgotten(
+    http: httpx.AsyncClient, simulator: SimulatorProcess, thread_id: str, kind: str
+) -> None:
+    """An open stream makes legs go by time; a broken one leaves them to go by retrieves."""
+    simulator.scenario(assistant_id=thread_id, queued=0.05, in_progress=0.05, polls=1)
+    simulator.fault("runs.create", kind, thread_id=thread_id)
+    body = {"assistant_id": thread_id, "stream": True}
+    with pytest.raises(httpx.TransportError):
+        await http.post(f"/threads/{thread_id}/runs", json=body)
+    await asyncio.sleep(0.3)
+
+    (run,) = (await http.get(f"/threads/{thread_id}/runs")).json()["data"]
+    assert run["status"] == "queued"
+
+
 @pytest.mark.parametrize(
     ("order", "named"),
     [
