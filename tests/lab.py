@@ -180,7 +180,9 @@ class LabRun:
     async def submit(self, *pairs: tuple[str, str], by: str | None = None) -> list[str]:
         """Deliver answers by update; return the receipts' words."""
         outputs = ToolOutputs(
-            tool_outputs=[ToolOutputMessage(tool_call_id=call_id, output=out) for call_id, out in pairs],
+            tool_outputs=[
+                ToolOutputMessage(tool_call_id=call_id, output=out) for call_id, out in pairs
+            ],
             by=by,
         )
         try:
@@ -197,7 +199,9 @@ class LabRun:
         await self.handle.signal(
             RunWorkflow.tool_outputs,
             ToolOutputs(
-                tool_outputs=[ToolOutputMessage(tool_call_id=call_id, output=out) for call_id, out in pairs]
+                tool_outputs=[
+                    ToolOutputMessage(tool_call_id=call_id, output=out) for call_id, out in pairs
+                ]
             ),
         )
 

@@ -351,7 +351,7 @@ class RunWorkflow:
         if poll is None:
             return
         poll.cancel()
-        await asyncio.wait([poll])
+        await workflow.wait([poll])
 
     def _poll_done(self) -> bool:
         return self._poll is not None and self._poll.done()
