@@ -16,6 +16,7 @@ from runsapi import (
     APIConnectionError,
     APIResponseError,
     APIStatusError,
+    CredentialsError,
     InvalidParameter,
     RunsAPIError,
 )
@@ -50,6 +51,11 @@ def raise_for_upstream(error: RunsAPIError, *, creating: bool) -> NoReturn:
         _raise_for_status(error, creating=creating)
     if isinstance(error, APIConnectionError):
         raise ApplicationError(str(error), type=UNAVAILABLE) from None
+    if isinstance(error, CredentialsError):
+        # Ours to mend, not the upstream's refusal: no run has to die of it.
+        if creating:
+            raise ApplicationError(str(error), type=UNAVAILABLE) from None
+        raise blocked("credentials", str(error)) from None
     if isinstance(error, APIResponseError):
         # A gateway's error page or a truncated body: the next answer may be whole.
         raise ApplicationError(str(error), type=UNAVAILABLE) from None

@@ -86,7 +86,10 @@ class Transport:
         )
         self._timeout = _checked_timeout(timeout)
         self._own_client = http_client is None
-        self._client = http_client or httpx.AsyncClient()
+        # Who calls bounds how much runs at once: httpx's own limit of a hundred connections would
+        # let a hundred slow polls hold up a cancel.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+        self._client = http_client or httpx.AsyncClient(limits=limits)
 
     async def aclose(self) -> None:
         """Close what was opened here; a client that was handed in stays open."""
