@@ -96,8 +96,9 @@ def no_worker(run_id: str, task_queue: str | None) -> NoWorker:
     queue = "" if task_queue is None else f" on queue {task_queue}"
     return NoWorker(
         f"No worker{queue} took the message for {run_id} within "
-        f"{UPDATE_TIMEOUT.total_seconds():g} s, so count it as not recorded. Start a worker "
-        "(runlane worker) and give the command again: nothing happens twice.",
+        f"{UPDATE_TIMEOUT.total_seconds():g} s. Temporal may still hand it to the next one, or "
+        "forget it. Start a worker (runlane worker) and give the command again: nothing counts "
+        "twice.",
         param="run_id",
     )
 

@@ -43,7 +43,7 @@ from runlane.settings import Settings
 from runlane.steps import Steps
 from runlane.streaming import RunStream
 from runlane.visibility import created_attribute, request_memo
-from runlane.waiting import Look, watch
+from runlane.waiting import PATIENCE, Look, watch
 from runsapi import Run, RunStatus
 from workflows.contract import (
     CANCEL_UPDATE,
@@ -191,8 +191,7 @@ class Runs:
         Where no worker answered within 2 s, `runlane.worker` is false and `runlane.known_at` says
         when what is shown was written.
         """
-        with explained(self._client):
-            return await reading.read(self._client, run_id, thread_id=thread_id)
+        return await self._view(run_id, thread_id, PATIENCE)
 
     def list(
         self,
@@ -357,7 +356,7 @@ class Runs:
     ) -> AsyncIterator[Look]:
         """Yield the looks that `poll` takes; the last one sees the run settled."""
         return watch(
-            lambda: self.view(run_id, thread_id),
+            lambda patience: self._view(run_id, thread_id, patience),
             poll_interval_ms=poll_interval_ms,
             timeout=timeout,
         )
@@ -428,6 +427,10 @@ class Runs:
                 # A run that has ended needs no nudge; one that is absent was told above.
                 if error.status is not RPCStatusCode.NOT_FOUND:
                     raise
+
+    async def _view(self, run_id: str, thread_id: str | None, patience: timedelta) -> RunView:
+        with explained(self._client):
+            return await reading.read(self._client, run_id, thread_id=thread_id, patience=patience)
 
     async def _start(self, run_id: str, request: RunRequest) -> bool:
         """Start the workflow; return false where the run is there already, by the same request."""

@@ -8,6 +8,7 @@
 | was ended in Temporal | the last state, where a worker can still tell it; shown as `failed` |
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -27,13 +28,13 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from runlane.errors import RunNotFound
 from runlane.visibility import ENDED_IN_TEMPORAL, ended_message, known_view
+from runlane.waiting import PATIENCE
 from runsapi import INTERMEDIATE, Run, RunStatus
 from workflows.contract import VIEW_QUERY, WORKFLOW, RunlaneView, RunView
 
-QUERY_TIMEOUT = timedelta(seconds=2)
-"""A worker that hasn't answered by then counts as none."""
 RPC_TIMEOUT = timedelta(seconds=10)
 
+_GRACE = timedelta(milliseconds=100)
 _LOOKED_BACK = 50
 """Events read from a history's end in search of the last workflow task."""
 _HANDOVER = "Handover"
@@ -68,7 +69,7 @@ async def read(
     run_id: str,
     *,
     thread_id: str | None = None,
-    patience: timedelta = QUERY_TIMEOUT,
+    patience: timedelta = PATIENCE,
 ) -> RunView:
     """Return a run as completely as it can be known now.
 
@@ -97,14 +98,14 @@ async def read(
 async def _view(
     client: Client, description: WorkflowExecutionDescription, patience: timedelta
 ) -> RunView | None:
-    if description.status in ENDED_IN_TEMPORAL:
-        return await _ended_in_temporal(client, description, patience)
     if description.close_time is not None:
         return await _result(client, description, patience)
     try:
         view = await _ask(client, description, patience)
     except WorkflowQueryFailedError as error:
         return await _unanswered(client, description, error.message)
+    except TimeoutError:
+        return await _unanswered(client, description, None)
     except RPCError as error:
         if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED):
             return await _unanswered(client, description, None)
@@ -120,13 +121,17 @@ async def _ask(
     client: Client, description: WorkflowExecutionDescription, patience: timedelta
 ) -> RunView:
     handle = client.get_workflow_handle(description.id)
-    view: RunView = await handle.query(VIEW_QUERY, result_type=RunView, rpc_timeout=patience)
+    # The client tries a timed-out query again, and then it takes twice as long.
+    async with asyncio.timeout((patience + _GRACE).total_seconds()):
+        view: RunView = await handle.query(VIEW_QUERY, result_type=RunView, rpc_timeout=patience)
     return view
 
 
 async def _result(
     client: Client, description: WorkflowExecutionDescription, patience: timedelta
 ) -> RunView:
+    if description.status in ENDED_IN_TEMPORAL:
+        return await _ended_in_temporal(client, description, patience)
     handle = client.get_workflow_handle(
         description.id, run_id=description.run_id, result_type=RunView
     )
@@ -142,7 +147,7 @@ async def _ended_in_temporal(
 ) -> RunView:
     try:
         view = await _ask(client, description, patience)
-    except (RPCError, WorkflowQueryFailedError):
+    except (RPCError, TimeoutError, WorkflowQueryFailedError):
         view = await known_view(description)
     closed = description.close_time or description.start_time
     upstream_run_id = view.runlane.upstream_run_id

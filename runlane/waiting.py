@@ -9,6 +9,10 @@ from runlane.errors import Unreachable, WaitTimeout
 from runsapi import RunStatus
 from workflows.contract import RunView
 
+PATIENCE = timedelta(seconds=2)
+"""How long a worker may take to answer one look."""
+
+_LEAST_PATIENCE_SECONDS = 0.3
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 _SHARE_OF_AGE = 0.1
@@ -40,7 +44,7 @@ class Look(NamedTuple):
 
 
 async def watch(
-    read: Callable[[], Awaitable[RunView]],
+    read: Callable[[timedelta], Awaitable[RunView]],
     *,
     poll_interval_ms: float | None = None,
     timeout: timedelta | float | None = None,
@@ -50,7 +54,7 @@ async def watch(
     Temporal may be gone for a minute (a restart, say); looks then carry the problem.
 
     Args:
-        read: reads the run.
+        read: reads the run; it is told how long a worker may take to answer.
         poll_interval_ms: between looks, kept within 100 ms and 1 h; else 0.1 s at first, growing
             to 1 s.
         timeout: for the whole watch; a number is in seconds.
@@ -68,7 +72,7 @@ async def watch(
         problem: Unreachable | None = None
         view: RunView | None = None
         try:
-            view = await read()
+            view = await read(_patience(limit, loop.time() - began))
         except Unreachable as error:
             problem = error
         now = loop.time()
@@ -96,6 +100,13 @@ def _pause(age: float, poll_interval_ms: float | None) -> float:
     if poll_interval_ms is not None and poll_interval_ms > 0:
         return min(max(poll_interval_ms / 1000, _SHORTEST_INTERVAL), _LONGEST_INTERVAL)
     return min(max(age * _SHARE_OF_AGE, _FIRST_PAUSE), _LONGEST_PAUSE)
+
+
+def _patience(limit: float | None, age: float) -> timedelta:
+    # A worker that doesn't answer must not outlast the caller's own patience.
+    if limit is None:
+        return PATIENCE
+    return min(PATIENCE, timedelta(seconds=max(limit - age, _LEAST_PATIENCE_SECONDS)))
 
 
 def _seconds(timeout: timedelta | float | None) -> float | None:

@@ -63,7 +63,8 @@ def _submit(
     async def work(client: "Runlane") -> int:
         from runlane import receipts  # noqa: PLC0415
 
-        told = (await client.runs.deliver(run_id, tool_outputs=given)).receipts
+        delivery = client.runs.deliver(run_id, tool_outputs=given)
+        told = (await progress.unless_silent(delivery, client.settings.task_queue)).receipts
         refused = receipts.refused(told)
         if not session.wants_json():
             for receipt in told:

@@ -63,7 +63,7 @@ def run(args: Sequence[str]) -> int:  # noqa: PLR0911 - one for each way to end
     except typer.Exit as exit_:
         return int(exit_.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _interrupted()
+        return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         return int(ExitCode.OTHER)
     except RunlaneError as error:
@@ -78,9 +78,8 @@ def run(args: Sequence[str]) -> int:  # noqa: PLR0911 - one for each way to end
 def _failed(error: RunlaneError) -> int:
     if session.wants_json():
         output.document(error.as_json())
-    output.say_parts(
-        ("Error: ", "bold red"), (output.safe(error.message), None), to=output.stderr()
-    )
+    label = "\n" if isinstance(error, session.Interrupted) else "Error: "
+    output.say_parts((label, "bold red"), (output.safe(error.message), None), to=output.stderr())
     return int(error.exit_code)
 
 
@@ -92,18 +91,6 @@ def _misused(error: Any) -> int:
     message = error.format_message().rstrip(".") + "."
     param = getattr(getattr(error, "param", None), "name", None)
     return _failed(InvalidRequest(message, param=param))
-
-
-def _interrupted() -> int:
-    run_id = session.followed()
-    rest = (
-        "" if run_id is None else f"; {run_id} goes on. Look:  runlane poll {output.word(run_id)}"
-    )
-    if session.wants_json():
-        error = RunlaneError("Interrupted; what was asked for goes on.", code="interrupted")
-        output.document(error.as_json())
-    output.say(f"\nInterrupted{rest}", to=output.stderr())
-    return int(ExitCode.INTERRUPTED)
 
 
 def _unexpected(error: Exception) -> int:

@@ -1,9 +1,9 @@
 """Waiting for a run, seen by a person: a line for each change, and on a terminal one that moves."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from runlane.cli import output, session
 from runlane.errors import ExitCode, WaitTimeout
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 _SILENCE_SECONDS = 0.8
 """Without an answer for so long, the missing worker is mentioned: with the command's own start,
 that is within two seconds."""
-_STATUS_WIDTH = 18
+_STATUS_WIDTH = 19
+
+_T = TypeVar("_T")
 
 
 class _Status(Protocol):
@@ -35,12 +37,12 @@ async def follow(
     """
     session.follow(run_id)
     console = output.stderr() if session.wants_json() else output.stdout()
-    shown = _Shown(task_queue)
+    shown = _Shown()
     view: RunView | None = None
     timed_out: WaitTimeout | None = None
     with _moving(console) as moving:
         try:
-            async for look in _announced(looks, shown):
+            async for look in with_notes(looks, task_queue):
                 shown.look(look, console, silent=quiet_start and view is None)
                 view = look.view or view
                 if moving is not None and view is not None:
@@ -136,25 +138,12 @@ def remarks(view: "RunView") -> list[str]:
 class _Shown:
     """What has been printed, so that only changes are."""
 
-    def __init__(self, task_queue: str) -> None:
-        self._task_queue = task_queue
+    def __init__(self) -> None:
         self._last: object = None
-        self._worker_missed = False
-        self._outage = False
 
     def look(self, look: "Look", console: Any, *, silent: bool) -> None:
         if look.view is None:
-            if not self._outage:
-                problem = "" if look.problem is None else f": {look.problem.message}"
-                output.note(f"Temporal doesn't answer; trying again{problem}")
-            self._outage = True
             return
-        self._outage = False
-        if look.view.runlane.worker is False:
-            self.miss_worker()
-        elif self._worker_missed and look.view.runlane.worker:
-            self._worker_missed = False
-            output.note("A worker answers.")
         now = (look.view.run.status, remarks(look.view), _calls(look.view))
         if now == self._last:
             return
@@ -162,28 +151,62 @@ class _Shown:
         if not silent:
             _print_change(look, console)
 
-    def miss_worker(self) -> None:
-        if self._worker_missed:
-            return
-        self._worker_missed = True
-        output.note(
-            f"No worker has answered on queue {output.safe(self._task_queue)}; the run waits for "
-            "one. Start it:  runlane worker"
-        )
 
-
-async def _announced(looks: AsyncIterator["Look"], shown: _Shown) -> AsyncIterator["Look"]:
-    """Yield the looks; say that nobody answers before the first one has given up."""
-    first = asyncio.ensure_future(anext(looks))
-    try:
-        done, _ = await asyncio.wait({first}, timeout=_SILENCE_SECONDS)
-        if not done:
-            shown.miss_worker()
-        yield await first
-    finally:
-        first.cancel()
-    async for look in looks:
+async def with_notes(looks: AsyncIterator["Look"], task_queue: str) -> AsyncIterator["Look"]:
+    """Yield looks; say on standard error when nobody answers, and when somebody does again."""
+    silence = _Silence(task_queue)
+    outage = False
+    following: Look | None = await silence.watch(anext(looks))
+    while following is not None:
+        look = following
+        if look.view is None and not outage:
+            problem = "" if look.problem is None else look.problem.message
+            output.note(f"Temporal doesn't answer; trying again. {problem}")
+        outage = look.view is None
+        if look.view is not None:
+            silence.heard(look.view.runlane.worker)
         yield look
+        following = await anext(looks, None)
+
+
+async def unless_silent(work: Awaitable[_T], task_queue: str) -> _T:
+    """Await work for which a worker is needed; say on standard error when none answers soon."""
+    return await _Silence(task_queue).watch(work)
+
+
+class _Silence:
+    """Whether a worker was missed, so that it is said once."""
+
+    def __init__(self, task_queue: str) -> None:
+        self._task_queue = task_queue
+        self._missed = False
+
+    async def watch(self, work: Awaitable[_T]) -> _T:
+        """Await work; before it has given up, say that nobody answers."""
+        task = asyncio.ensure_future(work)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=_SILENCE_SECONDS)
+            if not done:
+                self._miss()
+            return await task
+        finally:
+            task.cancel()
+
+    def heard(self, worker: bool | None) -> None:  # noqa: FBT001 - as the view has it
+        if worker is False:
+            self._miss()
+        elif self._missed and worker:
+            self._missed = False
+            output.note("A worker answers.")
+
+    def _miss(self) -> None:
+        if self._missed:
+            return
+        self._missed = True
+        output.note(
+            f"No worker has answered on queue {output.safe(self._task_queue)} yet. If none runs, "
+            "start one:  runlane worker"
+        )
 
 
 def _print_change(look: "Look", console: Any) -> None:
@@ -223,7 +246,7 @@ def _standing(view: "RunView", look: "Look") -> str:
     known = view.runlane
     parts = [output.safe(str(view.run.status)), f"{look.seconds:.0f} s"]
     if known.polls:
-        parts.append(f"{known.polls} polls")
+        parts.append("1 poll" if known.polls == 1 else f"{known.polls} polls")
     if known.upstream_run_id is not None:
         parts.append(f"upstream {output.safe(known.upstream_run_id)}")
     if known.attempt > 1:

@@ -12,8 +12,13 @@ from runlane.cli.options import Json, RunId, Wait
 from runlane.errors import ExitCode, InvalidRequest
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from runlane.orchestrator import Runlane
     from runlane.requests import Asked
+    from runlane.waiting import Look
+    from runsapi import Run
+    from workflows.contract import RunView
 
 _CANCEL_SEEN_SECONDS = 5.0
 
@@ -108,7 +113,7 @@ async def _started(
     elif wait or stream:
         output.note(f"{run_id}  {view.run.status}")
     if stream:
-        return await _streamed(client, run_id)
+        return await _streamed(client, view)
     if wait:
         looks = client.runs.watch(run_id)
         queue = client.settings.task_queue
@@ -119,14 +124,22 @@ async def _started(
     return int(ExitCode.DONE)
 
 
-async def _streamed(client: "Runlane", run_id: str) -> int:
-    session.follow(run_id)
+async def _streamed(client: "Runlane", view: "RunView") -> int:
+    from runlane.streaming import RunStream  # noqa: PLC0415
+
+    async def begin() -> "Run":
+        return view.run
+
+    def watch(run_id: str) -> "AsyncIterator[Look]":
+        return progress.with_notes(client.runs.watch(run_id), client.settings.task_queue)
+
+    session.follow(view.run.id)
     to = output.stderr() if session.wants_json() else output.stdout()
     began = time.monotonic()
-    async for event in client.runs.follow(run_id):
+    async for event in RunStream(begin, watch, created=True):
         seconds = time.monotonic() - began
         output.say(f"{seconds:5.1f} s  {output.safe(event.event)}", to=to)
-    return progress.ended(await client.runs.view(run_id))
+    return progress.ended(await client.runs.view(view.run.id))
 
 
 def _print_dry_run(thread: str, body: dict[str, Any], options: dict[str, Any]) -> None:
@@ -172,7 +185,8 @@ def _update(
     pairs = inputs.metadata([*metadata, *(more or [])])
 
     async def work(client: "Runlane") -> int:
-        await client.runs.update(run_id, metadata=pairs)
+        change = client.runs.update(run_id, metadata=pairs)
+        await progress.unless_silent(change, client.settings.task_queue)
         view = await client.runs.view(run_id)
         if session.wants_json():
             output.document(view.as_json())
@@ -192,7 +206,8 @@ def _cancel(run_id: RunId, json: Json = False) -> None:
         from runlane.waiting import ENDED  # noqa: PLC0415
 
         session.follow(run_id)
-        run = await client.runs.cancel(run_id)
+        asking = client.runs.cancel(run_id)
+        run = await progress.unless_silent(asking, client.settings.task_queue)
         view = await client.runs.view(run_id)
         if run.status not in ENDED:
             try:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from runlane.errors import ExitCode, RunlaneError
+
 if TYPE_CHECKING:
     from runlane.orchestrator import Runlane
 
@@ -39,6 +41,14 @@ def followed() -> str | None:
     return _session.followed
 
 
+class Interrupted(RunlaneError):
+    """Somebody pressed Ctrl-C. What they waited for goes on."""
+
+    exit_code = ExitCode.INTERRUPTED
+    type = "interrupted"
+    code = "interrupted"
+
+
 def perform(work: Callable[["Runlane"], Awaitable[int]]) -> None:
     """Connect as the environment says, do the work, and end with the exit code it returns."""
 
@@ -48,4 +58,10 @@ def perform(work: Callable[["Runlane"], Awaitable[int]]) -> None:
 
         return await work(await Runlane.connect())
 
-    raise typer.Exit(asyncio.run(connected()))
+    try:
+        code = asyncio.run(connected())
+    except KeyboardInterrupt:
+        run_id = followed()
+        rest = "." if run_id is None else f"; {run_id} goes on. See  runlane poll {run_id}"
+        raise Interrupted(f"Interrupted{rest}") from None
+    raise typer.Exit(code)

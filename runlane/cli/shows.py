@@ -121,7 +121,7 @@ def _short(view: "RunView") -> list[tuple[str, str]]:
     if run.usage is not None:
         pairs.append(("tokens", f"{run.usage.total_tokens:,}"))
     if view.runlane.simulated:
-        pairs.append(("upstream", "simulated: no model was asked"))
+        pairs.append(("simulated", "no model was asked"))
     calls = view.runlane.pending if run.status == "requires_action" else []
     pairs.extend(("waits for", output.call_text(call)) for call in calls)
     return pairs
