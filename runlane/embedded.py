@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import sysconfig
 import time
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from runlane import search_attributes
+from runlane.children import bound_to_parent
 from runlane.settings import Settings
 from runlane.temporal import DATA_DIR_KEY, TemporalUnreachable, connect, payload_directory
 
@@ -43,17 +43,6 @@ _LOG_TAIL_BYTES = 2_000
 # The server polls its transfer queue 20 times a second by default, and every activity then
 # costs 50 ms: one activity takes 100 ms instead of 35.
 _DYNAMIC_CONFIG: Mapping[str, object] = {"history.transferProcessorMaxPollRPS": 1000}
-
-# Runs in the child before the server: asks the kernel to kill it when its parent dies, then
-# becomes the server under the same pid. A `preexec_fn` would do the same between fork and exec
-# of a process with threads (the Rust core's), where Python may deadlock. The parent may have died
-# before the request; then the child has another parent already.
-_EXEC_BOUND_TO_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class EmbeddedTemporalError(Exception):
@@ -270,13 +259,10 @@ class EmbeddedTemporal:
             arguments += ["--search-attribute", f"{name}={kind}"]
         for name, value in self._dynamic_config.items():
             arguments += ["--dynamic-config-value", f"{name}={json.dumps(value)}"]
-        if sys.platform == "linux":
-            bound = [sys.executable, "-I", "-S", "-c", _EXEC_BOUND_TO_PARENT, str(os.getpid())]
-            arguments = [*bound, *arguments]
         assert self._lock is not None
         with self.log_path.open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *arguments,
+                *bound_to_parent(arguments),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
