@@ -27,7 +27,7 @@ RATE_LIMITED = "RateLimited"
 THREAD_BUSY = "ThreadBusy"
 """Somebody else's run holds the thread; tried again until the run's deadline."""
 REFUSED = "Refused"
-"""Final. Details: one of the protocol's `last_error` codes, the message."""
+"""Final. Details: one of the protocol's `last_error` codes, the message, the attempt."""
 BLOCKED = "Blocked"
 """Somebody must mend something outside. Details: a `BlockedKind`, the message, the attempt."""
 HANDOVER = "Handover"
@@ -64,8 +64,12 @@ def raise_for_upstream(error: RunsAPIError, *, creating: bool) -> NoReturn:
 
 
 def refusal(code: str, message: str) -> ApplicationError:
-    """Return the final error; `code` is one of the protocol's three `last_error` codes."""
-    return ApplicationError(message, code, message, type=REFUSED, non_retryable=True)
+    """Return the final error; `code` is one of the protocol's three `last_error` codes.
+
+    Its third detail is the attempt: an earlier one may have been accepted without an answer.
+    """
+    attempt = activity.info().attempt
+    return ApplicationError(message, code, message, attempt, type=REFUSED, non_retryable=True)
 
 
 def blocked(kind: str, message: str) -> ApplicationError:
@@ -103,9 +107,9 @@ def _raise_for_status(error: APIStatusError, *, creating: bool) -> NoReturn:
             type=RATE_LIMITED if limited else UNAVAILABLE,
             next_retry_delay=_server_delay(error),
         ) from None
-    raise refusal(
-        "server_error" if error.status_code >= 500 else "invalid_prompt", f"{said}."
-    ) from None
+    codes = {429: "rate_limit_exceeded", 408: "server_error", 409: "server_error"}
+    code = "server_error" if error.status_code >= 500 else "invalid_prompt"
+    raise refusal(codes.get(error.status_code, code), f"{said}.") from None
 
 
 def _worth_retrying(error: APIStatusError) -> bool:

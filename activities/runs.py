@@ -9,6 +9,7 @@ tests that skip time it is far from ours.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -362,7 +363,7 @@ class RunActivities:
         """Find the upstream run with our stamp among the thread's runs, back to our own start."""
         try:
             response = await self._runs.with_response.list(input.thread_id, limit=100, order="desc")
-            oldest = _upstream_now(response.headers) - input.age - _CLOCK_SLACK
+            oldest = _oldest(input, response.headers)
             page: CursorPage[Run] = response.data
             for _ in range(_MAX_PAGES):
                 for run in page.data:
@@ -388,12 +389,11 @@ class RunActivities:
         if holder is None:
             failures.raise_for_upstream(error, creating=_is_first(input))
         # The run that holds the thread may be the one that a lost answer of ours created.
-        try:
-            run = await self._runs.retrieve(holder, thread_id=input.thread_id)
-        except RunsAPIError:
-            run = None
-        if run is not None and _stamped(run, input):
-            return self._adopt(run)
+        with contextlib.suppress(RunsAPIError):
+            response = await self._runs.with_response.retrieve(holder, thread_id=input.thread_id)
+            run: Run = response.data
+            if _stamped(run, input) and run.created_at >= _oldest(input, response.headers):
+                return self._adopt(run)
         found = await self._find(input)
         if found is not None:
             return found
@@ -463,6 +463,14 @@ def _stamped(run: Run, input: CreateInput) -> bool:
     return stamps.get(RUN_ID_STAMP) == input.run_id and stamps.get(ATTEMPT_STAMP) == str(
         input.attempt
     )
+
+
+def _oldest(input: CreateInput, headers: Mapping[str, str]) -> float:
+    """Return when our run began, by the upstream's clock, with the clocks' slack."""
+    info = activity.info()
+    # The age is that of the first try; by now the upstream may have been away for hours.
+    retrying = info.current_attempt_scheduled_time - info.scheduled_time
+    return _upstream_now(headers) - input.age - retrying.total_seconds() - _CLOCK_SLACK
 
 
 def _goes_on(run: Run, input: RetrieveInput) -> bool:

@@ -144,6 +144,11 @@ class RunWorkflow:
             self._take_over(found)
         elif found is not None:
             self._state.create_unsettled = False
+        else:
+            # Nothing was learnt: what may be alive must not be taken for absent.
+            self._state.create_unsettled = True
+            if self._state.blocked is None:
+                await self._until(lambda: False, self._now() + self._options.timing.blocked_floor)
 
     async def _wait(self) -> None:
         """Wait out a leg: attached while polls are frequent, by timers when they are rare."""
@@ -294,9 +299,9 @@ class RunWorkflow:
             state.create_unsettled = state.create_unsettled and attempt > 1
             progress.block(state, self._options, contract.BlockedKind(kind), message, self._now())
         elif isinstance(cause, ApplicationError) and cause.type == failures.REFUSED:
-            state.create_unsettled = False
+            code, message, attempt = cause.details
+            state.create_unsettled = state.create_unsettled and attempt > 1
             if state.stop is None:
-                code, message = cause.details
                 state.last_error = {"code": code, "message": message}
                 self._stop(StopReason.REFUSED)
         elif (

@@ -1,0 +1,322 @@
+"""Creating an upstream run exactly once, over an API that has no idempotency key."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from activities import runs
+from tests.lab import QUICK, Lab, LabRun, eventually
+from tests.outsider import Outsider
+
+QUOTA_WORDS = "You exceeded your current quota"
+ONE_CALL = [{"queued": 0.05, "in_progress": 0.05, "calls": [{"name": "ask"}]}]
+NO_CALL = [{"queued": 0.05, "in_progress": 0.05, "says": "Done."}]
+
+
+async def pending(run: LabRun) -> str:
+    """Return what the latest failure of the activity under way says."""
+    described = await run.handle.describe()
+    activities = described.raw_description.pending_activities
+    return str(activities[0].last_failure.message) if activities else ""
+
+
+async def test_a_create_whose_answer_is_lost_is_adopted(lab: Lab, outsider: Outsider) -> None:
+    """The upstream run that an unanswered create made is found by its stamp; no second is made."""
+    await lab.scenario(rounds=NO_CALL)
+    await lab.fault("runs.create", "lost_answer")
+    run = await lab.start(params={"metadata": {"ticket": "7"}})
+
+    result = await run.result()
+
+    assert result.run.status == "completed"
+    assert await lab.received("runs.create") == 1
+    (upstream,) = outsider.runs()
+    assert result.runlane.upstream_run_id == upstream["id"]
+    assert upstream["metadata"] == {
+        "ticket": "7",
+        "runlane_run_id": run.id,
+        "runlane_attempt": "1",
+    }
+
+
+async def test_a_run_that_ended_while_the_upstream_was_away_is_adopted(
+    lab: Lab, outsider: Outsider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time spent retrying counts as ours: a run made by the first try is never too old.
+
+    When it has ended, no thread lock is left to stop a second create.
+    """
+    # Two minutes' outage in little: without slack, any second that isn't counted tells.
+    monkeypatch.setattr(runs, "_CLOCK_SLACK", 1.0)
+    await lab.scenario(rounds=NO_CALL)
+    await lab.fault("runs.create", "lost_answer")
+    await lab.fault("runs.list", "server_error", times=2)
+    run = await lab.start()
+
+    result = await run.result()
+
+    assert result.run.status == "completed"
+    assert await lab.accepted("runs.create") == 1
+    assert len(outsider.runs()) == 1
+
+
+@pytest.mark.parametrize("kind", ["garbage", "error_after"])
+async def test_a_create_answered_with_nonsense_is_adopted(lab: Lab, kind: str) -> None:
+    """A gateway's page or a 500 tells nothing of what the upstream did: it is looked for."""
+    await lab.scenario(rounds=NO_CALL)
+    await lab.fault("runs.create", kind)
+    run = await lab.start()
+
+    result = await run.result()
+
+    assert result.run.status == "completed"
+    assert await lab.received("runs.create") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("server_error", {"times": 3}),
+        ("rate_limit", {"times": 3}),
+        ("reset", {"times": 2}),
+        ("status", {"status": 408}),
+        ("status", {"status": 409}),
+        ("status", {"status": 400, "headers": {"x-should-retry": "true"}}),
+        (
+            "status",
+            {"status": 400, "body": {"error": {"message": "busy", "code": "conversation_locked"}}},
+        ),
+    ],
+    ids=["500s", "429s", "resets", "408", "409", "400 told to retry", "conversation_locked"],
+)
+async def test_what_may_pass_is_tried_again(lab: Lab, kind: str, fields: dict[str, Any]) -> None:
+    """A refusal that may pass, by its status, its code or the server's word, is waited out."""
+    await lab.scenario(rounds=NO_CALL)
+    await lab.fault("runs.create", kind, **fields)
+    run = await lab.start()
+
+    result = await run.result()
+
+    assert result.run.status == "completed"
+    assert await lab.received("runs.create") == fields.get("times", 1) + 1
+    assert await lab.accepted("runs.create") == 1
+
+
+@pytest.mark.parametrize("form", ["seconds", "milliseconds", "date"])
+async def test_no_request_comes_before_the_server_wants_one(
+    lab: Lab, outsider: Outsider, form: str
+) -> None:
+    """`retry-after` holds in all its forms, though our own first retry would come sooner."""
+    await lab.scenario(rounds=NO_CALL)
+    headers = {
+        "seconds": {"retry-after": "2"},
+        # The finer header beats the coarser one.
+        "milliseconds": {"retry-after-ms": "2000", "retry-after": "60"},
+        # A date has whole seconds, so that the wait is up to a second shorter.
+        "date": {"retry-after": format_datetime(datetime.now(UTC) + timedelta(seconds=5))},
+    }
+    await lab.fault("runs.create", "rate_limit", headers=headers[form])
+    run = await lab.start()
+
+    await run.result()
+
+    first, second = (entry["at"] for entry in outsider.requests()[:2])
+    assert 1.9 <= second - first <= 10
+
+
+async def test_a_storm_of_limits_is_sat_out_each_as_told(lab: Lab, outsider: Outsider) -> None:
+    """Each 429 of a storm is waited out by its own `retry-after`; one create comes of it."""
+    await lab.scenario(rounds=NO_CALL)
+    await lab.fault("runs.create", "rate_limit", retry_after=2)
+    await lab.fault("*", "rate_limit", retry_after=1.5, times=2)
+    run = await lab.start()
+
+    result = await run.result()
+
+    assert result.run.status == "completed"
+    assert await lab.accepted("runs.create") == 1
+    gaps = outsider.gaps()
+    assert gaps[0] >= 1.9
+    assert min(gaps[1:3]) >= 1.4
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code", "words"),
+    [
+        (("quota", {}), "rate_limit_exceeded", [QUOTA_WORDS, "quota", "billing"]),
+        (("not_found", {}), "server_error", ["404", "Not found", "{url}", "RUNLANE_UPSTREAM_URL"]),
+        (("unauthorized", {}), "server_error", ["401", "RUNLANE_UPSTREAM_API_KEY"]),
+        (("status", {"status": 403}), "server_error", ["403", "RUNLANE_UPSTREAM_API_KEY"]),
+        (
+            ("status", {"status": 400, "body": {"error": {"message": "The model `x` is gone"}}}),
+            "invalid_prompt",
+            ["400", "The model `x` is gone"],
+        ),
+        (("status", {"headers": {"x-should-retry": "false"}}), "server_error", ["500"]),
+        (
+            ("rate_limit", {"headers": {"x-should-retry": "false"}}),
+            "rate_limit_exceeded",
+            ["429"],
+        ),
+    ],
+    ids=["quota", "404", "401", "403", "400", "500 told not to", "429 told not to"],
+)
+async def test_what_trying_again_cannot_mend_ends_the_run(
+    lab: Lab,
+    outsider: Outsider,
+    refusal: tuple[str, dict[str, Any]],
+    code: str,
+    words: list[str],
+) -> None:
+    """The run ends `failed`, saying what the upstream said and what to do; nothing is retried."""
+    kind, fields = refusal
+    await lab.fault("runs.create", kind, **fields)
+    run = await lab.start()
+
+    result = await run.result()
+
+    assert result.run.status == "failed"
+    error = result.run.last_error
+    assert error is not None
+    assert error.code == code
+    for word in words:
+        url = f"{lab.simulator.url}/threads/{lab.thread_id}/runs"
+        assert word.format(url=url) in error.message
+    assert result.runlane.uncertain is None
+    assert [entry["operation"] for entry in outsider.requests()] == ["runs.create"]
+
+
+async def test_a_key_revoked_after_a_lost_answer_does_not_end_the_run(
+    lab: Lab, outsider: Outsider
+) -> None:
+    """A refusal says nothing of the try before it: the run that one made is found and cancelled."""
+    await lab.scenario(rounds=ONE_CALL)
+    await lab.fault("runs.create", "lost_answer")
+    await lab.fault("runs.list", "unauthorized", times=2)
+    run = await lab.start()
+
+    result = await run.result()
+
+    assert result.run.status == "failed"
+    assert result.run.last_error is not None
+    assert "401" in result.run.last_error.message
+    (upstream,) = outsider.runs()
+    assert upstream["status"] == "cancelled"
+    assert result.runlane.uncertain is None
+
+
+async def test_a_busy_thread_is_waited_for(lab: Lab, outsider: Outsider) -> None:
+    """A thread that somebody else's run holds is waited for, visibly, and then used."""
+    await lab.scenario(rounds=ONE_CALL)
+    theirs = outsider.create(lab.assistant_id, metadata={"runlane_run_id": "run_somebody"})
+    await lab.scenario(rounds=NO_CALL)
+    run = await lab.start()
+
+    said = await eventually(lambda: pending(run), bool)
+
+    assert said == f"Thread {lab.thread_id} is taken by run {theirs}, which is not ours"
+    assert (await run.view()).run.status == "queued"
+    assert await lab.accepted("runs.create") == 1
+
+    outsider.force(theirs, "completed")
+    result = await run.result()
+
+    assert result.run.status == "completed"
+    assert await lab.accepted("runs.create") == 2
+    assert result.runlane.upstream_run_id != theirs
+
+
+async def test_a_run_cancelled_while_its_thread_is_busy_creates_nothing(
+    lab: Lab, outsider: Outsider
+) -> None:
+    """Waiting for a thread ends at the cancel: no create, and the other run is left alone."""
+    await lab.scenario(rounds=ONE_CALL)
+    theirs = outsider.create(lab.assistant_id)
+    run = await lab.start()
+    await eventually(lambda: pending(run), bool)
+
+    await run.cancel()
+    result = await run.result()
+
+    assert result.run.status == "cancelled"
+    assert result.runlane.upstream_run_id is None
+    assert result.runlane.uncertain is None
+    assert [upstream["id"] for upstream in outsider.runs()] == [theirs]
+    assert await lab.received("runs.cancel") == 0
+
+
+async def test_the_thread_lock_names_the_run_to_adopt(lab: Lab, outsider: Outsider) -> None:
+    """Where a list doesn't show the run yet, the refused create names it; it is ours by stamp."""
+    await lab.fault("runs.create", "lost_answer")
+    # A list that lags behind: it is well formed, and empty.
+    await lab.fault(
+        "runs.list", "garbage", body='{"object": "list", "data": [], "has_more": false}'
+    )
+    await lab.scenario(rounds=ONE_CALL)
+    run = await lab.start()
+
+    view = await run.until_status("requires_action")
+
+    (upstream,) = outsider.runs()
+    assert view.runlane.upstream_run_id == upstream["id"]
+    assert await lab.received("runs.create") == 2
+    assert await lab.accepted("runs.create") == 1
+
+
+@pytest.mark.parametrize("holds_the_thread", [True, False])
+async def test_a_run_older_than_ours_is_never_adopted(
+    lab: Lab, outsider: Outsider, holds_the_thread: bool
+) -> None:
+    """A stamp can be copied or left by another installation; a run from before our start isn't
+    ours, whether a list shows it or the thread's lock names it.
+    """
+    run_id = f"run_{lab.thread_id}"
+    stamps = {"runlane_run_id": run_id, "runlane_attempt": "1"}
+    await lab.scenario(rounds=ONE_CALL)
+    forged = outsider.create(lab.assistant_id, metadata=stamps)
+    outsider.force(forged, created_at=int(time.time()) - 3600)
+    if not holds_the_thread:
+        outsider.force(forged, "completed")
+    await lab.fault("runs.create", "server_error")
+    run = await lab.start(run_id=run_id)
+
+    if holds_the_thread:
+        await eventually(lambda: pending(run), lambda said: "not ours" in said)
+        outsider.force(forged, "completed")
+    view = await run.until_status("requires_action")
+
+    assert view.runlane.upstream_run_id != forged
+    assert len(outsider.runs()) == 2
+
+
+async def test_a_run_of_another_attempt_is_not_adopted(lab: Lab, outsider: Outsider) -> None:
+    """Our id alone isn't enough: what another attempt created isn't what this one asked for."""
+    run_id = f"run_{lab.thread_id}"
+    await lab.scenario(rounds=ONE_CALL)
+    other = outsider.create(
+        lab.assistant_id, metadata={"runlane_run_id": run_id, "runlane_attempt": "2"}
+    )
+    run = await lab.start(run_id=run_id)
+    await eventually(lambda: pending(run), lambda said: "not ours" in said)
+
+    outsider.force(other, "completed")
+    view = await run.until_status("requires_action")
+
+    assert view.runlane.upstream_run_id != other
+
+
+async def test_an_upstream_that_never_answers_is_given_up_at_the_deadline(lab: Lab) -> None:
+    """Retries of a create go on until the run's deadline, and end with it."""
+    await lab.fault("runs.create", "server_error", times=0)
+    run = await lab.start(deadline=6, timing=QUICK.model_copy(update={"settle_for": 0.2}))
+
+    result = await run.result()
+
+    assert result.run.status == "expired"
+    assert result.run.last_error is not None
+    assert "deadline" in result.run.last_error.message
+    assert await lab.received("runs.create") >= 2
+    assert await lab.accepted("runs.create") == 0
