@@ -7,9 +7,13 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities import failures
 
 HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 _BEAT = 2.0
+_MARGIN = 5.0
 
 _T = TypeVar("_T")
 
@@ -36,8 +40,12 @@ async def see_through(request: Awaitable[_T]) -> _T:
 
     The request may be accepted already, and only its answer tells what it did. A worker that
     shuts down is the exception: it can't wait, and the next attempt looks for what happened.
+
+    Raises:
+        ApplicationError: There was no answer in the activity's time. The request is given up
+            before Temporal starts the next attempt, or two would run side by side.
     """
-    task = asyncio.ensure_future(request)
+    task = asyncio.ensure_future(_in_time(request))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -46,3 +54,14 @@ async def see_through(request: Awaitable[_T]) -> _T:
             return await task
         task.cancel()
         raise
+
+
+async def _in_time(request: Awaitable[_T]) -> _T:
+    limit = activity.info().start_to_close_timeout
+    try:
+        async with asyncio.timeout(limit.total_seconds() - _MARGIN if limit else None):
+            return await request
+    except TimeoutError:
+        raise ApplicationError(
+            "The upstream didn't answer in time", type=failures.UNAVAILABLE
+        ) from None

@@ -27,6 +27,10 @@ MAX_REJECTED = 100
 """Rejected answers kept for `view`; the oldest go first."""
 
 
+MAX_REMINDER = 50_000
+"""Characters of the instructions that name the answered calls; the protocol takes 256,000."""
+
+
 def call_key(name: str, arguments: str) -> str:
     """Return what makes two calls the same call: the name and the arguments as canonical JSON."""
     # Arguments that are no JSON are equal only to the letter.
@@ -169,12 +173,16 @@ def reminder(state: RunState) -> str:
 
     Models reword. Without this, each rewording would need a person within ten minutes.
     """
-    lines = [f"- {answer.name}({answer.arguments})" for answer in held(state)]
-    return (
+    text = (
         "This run was interrupted and is repeated. These function calls were made and answered "
-        "before. Where you need one of them, make it again with exactly the same arguments:\n"
-        + "\n".join(lines)
+        "before. Where you need one of them, make it again with exactly the same arguments:"
     )
+    for answer in held(state):
+        line = f"\n- {answer.name}({answer.arguments})"
+        if len(text) + len(line) > MAX_REMINDER:
+            break
+        text += line
+    return text
 
 
 def settle(state: RunState) -> None:

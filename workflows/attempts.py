@@ -3,6 +3,7 @@
 from typing import Any
 
 from activities.runs import ATTEMPT_STAMP, RUN_ID_STAMP, STAMPS, CreateInput
+from runsapi import MAX_TEXT
 from workflows import answers
 from workflows.contract import RunRequest
 from workflows.state import RunState
@@ -23,7 +24,10 @@ def create_params(run_id: str, request: RunRequest, state: RunState) -> dict[str
     if state.reworded and answers.held(state):
         before = params.get("additional_instructions")
         reminder = answers.reminder(state)
-        params["additional_instructions"] = f"{before}\n\n{reminder}" if before else reminder
+        reminded = f"{before}\n\n{reminder}" if before else reminder
+        # Without room for both, the caller's own words matter more.
+        if len(reminded) <= MAX_TEXT:
+            params["additional_instructions"] = reminded
     return params
 
 

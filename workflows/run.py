@@ -309,6 +309,7 @@ class RunWorkflow:
         ):
             # No slot came free in time: a timer waits cheaper than a queue.
             state.next_poll_at = self._now() + self._options.timing.timer_from
+            polling.schedule_look(state, self._options, self._now())
         elif not self._stop_is_news:
             # Temporal gave up since no further try would fit before the limit; wait it out.
             await self._until(lambda: False, self._limit())

@@ -161,7 +161,7 @@ async def test_cancel_while_parked(lab: Lab) -> None:
 async def test_the_deadline(lab: Lab) -> None:
     """At its deadline a waiting run is cancelled upstream and ends expired, with the reason."""
     await lab.scenario(rounds=ONE_CALL)
-    run = await lab.start(deadline=3.0)
+    run = await lab.start(deadline=8.0)
 
     result = await run.result()
 
@@ -174,7 +174,7 @@ async def test_the_deadline(lab: Lab) -> None:
 async def test_the_deadline_in_a_leg(lab: Lab) -> None:
     """A leg without end is cut by the deadline."""
     await lab.scenario(rounds=ENDLESS)
-    run = await lab.start(deadline=3.0)
+    run = await lab.start(deadline=8.0)
 
     result = await run.result()
 
@@ -185,7 +185,7 @@ async def test_the_deadline_in_a_leg(lab: Lab) -> None:
 async def test_the_deadline_while_parked(lab: Lab) -> None:
     """A parked run whose time is up ends expired, and nothing is sent for it."""
     await lab.scenario(rounds=ONE_CALL, expires_after=1)
-    run = await lab.start(deadline=4.0)
+    run = await lab.start(deadline=8.0)
     await run.until(lambda view: view.runlane.parked)
 
     result = await run.result()
@@ -199,7 +199,7 @@ async def test_the_deadline_while_the_thread_is_taken(lab: Lab) -> None:
     await lab.scenario(rounds=ENDLESS)
     first = await lab.start()
     await first.until(lambda view: view.runlane.upstream_run_id is not None)
-    second = await lab.start(deadline=3.0, timing=QUICK.model_copy(update={"settle_for": 0.5}))
+    second = await lab.start(deadline=8.0, timing=QUICK.model_copy(update={"settle_for": 0.5}))
 
     result = await second.result()
 
