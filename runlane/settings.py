@@ -16,6 +16,8 @@ from runlane.durations import DurationError, parse_duration
 from workflows.contract import DEFAULT_TASK_QUEUE, poll_task_queue
 
 DEFAULT_UPSTREAM_TIMEOUT = timedelta(seconds=60)
+MAX_UPSTREAM_TIMEOUT = timedelta(seconds=80)
+"""Within the time that Temporal gives an activity, or a second request would start beside it."""
 
 
 class SettingsError(ValueError):
@@ -64,7 +66,7 @@ class Settings:
     | `RUNLANE_UPSTREAM_API_KEY_FILE` | a file that holds its key; not together with the former |
     | `RUNLANE_UPSTREAM_API_VERSION` | sent as `api-version` with every request (Azure) |
     | `RUNLANE_UPSTREAM_AUTH` | `bearer` (default), `api-key` or `azure` |
-    | `RUNLANE_UPSTREAM_TIMEOUT` | one request: `60s`, `2m` or a number of seconds; default `60s` |
+    | `RUNLANE_UPSTREAM_TIMEOUT` | one request: `30s` or seconds, at most 80; default `60s` |
     | `RUNLANE_TASK_QUEUE` | Temporal task queue; default `runlane`; polls use `<queue>-poll` |
     | `RUNLANE_DATA_DIR` | directory of the embedded server's state and of big payloads |
     | `RUNLANE_PAYLOAD_STORE` | `s3://bucket/prefix`: big payloads there instead (`runlane[s3]`) |
@@ -193,8 +195,9 @@ def _timeout(text: str | None) -> timedelta:
         timeout = parse_duration(text)
     except DurationError as error:
         raise SettingsError("RUNLANE_UPSTREAM_TIMEOUT", str(error)) from None
-    if not timeout:
-        raise SettingsError("RUNLANE_UPSTREAM_TIMEOUT", "must be more than 0 seconds.")
+    if not timedelta(0) < timeout <= MAX_UPSTREAM_TIMEOUT:
+        problem = f"must be more than 0 and at most {MAX_UPSTREAM_TIMEOUT.seconds} seconds."
+        raise SettingsError("RUNLANE_UPSTREAM_TIMEOUT", problem)
     return timeout
 
 
