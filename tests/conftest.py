@@ -1,3 +1,3 @@
 """Fixtures shared by all tiers."""
 
-pytest_plugins = ["tests.simulator_process", "tests.temporal_server", "tests.lab"]
+pytest_plugins = ["tests.simulator_process", "tests.temporal_server", "tests.lab", "tests.processes"]

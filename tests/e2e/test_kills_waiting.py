@@ -1,0 +1,210 @@
+"""A worker is killed while a run waits: in a poll, on a timer, for answers, or continues as new."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+
+from runlane.embedded import EmbeddedTemporal
+from runlane.settings import Settings
+from runlane.temporal import connect
+from tests.lab import QUICK, Lab, LabRun, eventually
+from tests.processes import Plant, WorkerProcess
+from tests.simulator_process import SimulatorProcess
+
+CALLS: list[dict[str, Any]] = [{"name": "lookup_order", "arguments": {"order_id": "A-1042"}}]
+ASKS: dict[str, Any] = {"queued": 0.05, "in_progress": 0.1, "calls": CALLS}
+
+UNHURRIED = QUICK.model_copy(update={"look_floor": 600.0})
+"""Nothing is asked of the upstream while answers are awaited."""
+
+
+async def _completes_once(lab: Lab, run: LabRun) -> None:
+    """Wait for the end, and hold that the upstream took one create and one submit."""
+    result = await run.result()
+
+    assert "completed" == result.run.status
+    assert ["submitted"] == [answer.outcome for answer in result.runlane.answers]
+    assert 1 == await lab.accepted("runs.create")
+    assert 1 == await lab.accepted("runs.submit_tool_outputs")
+
+
+async def _last_event(run: LabRun) -> HistoryEvent:
+    history = await run.handle.fetch_history()
+    return history.events[-1]
+
+
+async def test_attached(plant: Plant) -> None:
+    """A poll that dies attached is taken up by another worker, in a request or between two."""
+    in_request, between = plant.lab, plant.another_lab()
+    for lab in (in_request, between):
+        await lab.scenario(rounds=[{"polls": 8, "calls": CALLS}])
+    held = await in_request.fault("runs.retrieve", "hold_before", after=3)
+    first = await plant.worker()
+    runs = [await in_request.start(), await between.start(poll_interval_ms=1500)]
+    await in_request.held(held)
+    await eventually(lambda: between.received("runs.retrieve"), lambda polls: polls == 2)
+    await plant.worker()
+
+    died_at = await first.kill()
+    await in_request.release(held, answer=False)
+    await asyncio.gather(*(plant.goes_on(died_at, lab) for lab in (in_request, between)))
+
+    for lab, run in zip((in_request, between), runs, strict=True):
+        await run.answer_all()
+        await _completes_once(lab, run)
+
+
+async def test_on_a_timer(plant: Plant) -> None:
+    """A timer outlives the worker that set it, and another one polls when it is due."""
+    lab = plant.lab
+    await lab.scenario(rounds=[{"polls": 3, "calls": CALLS}])
+    first = await plant.worker()
+    run = await lab.start(timing=QUICK.model_copy(update={"timer_from": 1.0, "poll_floor": 4.0}))
+    await eventually(
+        lambda: _last_event(run),
+        lambda event: event.event_type == EventType.EVENT_TYPE_TIMER_STARTED,
+    )
+    await plant.worker()
+
+    died_at = await first.kill()
+    await plant.goes_on(died_at)
+
+    assert "TIMER_FIRED" in await run.events()
+    await run.answer_all()
+    await _completes_once(lab, run)
+
+
+async def test_waiting(plant: Plant) -> None:
+    """An answer given right after the kill is taken by the next worker."""
+    lab = plant.lab
+    await lab.scenario(rounds=[ASKS])
+    first = await plant.worker()
+    run = await lab.start(timing=UNHURRIED)
+    view = await run.until_status("requires_action")
+    await plant.worker()
+
+    died_at = await first.kill()
+    assert ["accepted"] == await run.submit((view.runlane.pending[0].tool_call_id, "ok"))
+    await plant.goes_on(died_at)
+
+    await _completes_once(lab, run)
+
+
+async def test_answered_while_no_worker_lives(plant: Plant) -> None:
+    """Answers given while nobody serves the queue are used as soon as somebody does."""
+    lab = plant.lab
+    await lab.scenario(rounds=[ASKS])
+    first = await plant.worker()
+    run = await lab.start(timing=UNHURRIED)
+    view = await run.until_status("requires_action")
+    await first.kill()
+
+    (call,) = view.runlane.pending
+    await run.signal((call.tool_call_id, "ok"))
+    await run.signal((call.tool_call_id, "another"), ("call_of_nobody", "?"))
+    await plant.worker()
+    await plant.goes_on(time.time())
+
+    await _completes_once(lab, run)
+    view = await run.result()
+    assert [(call.tool_call_id, "conflict")] == [
+        (answer.tool_call_id, answer.reason) for answer in view.runlane.rejected
+    ]
+    assert ["call_of_nobody"] == view.runlane.early
+
+
+@pytest_asyncio.fixture
+async def short_histories(simulator: SimulatorProcess, tmp_path: Path) -> AsyncIterator[Plant]:
+    """A plant whose server suggests continuing as new after a few events."""
+    config = {"limit.historyCount.suggestContinueAsNew": 30}
+    async with EmbeddedTemporal(tmp_path, extra_dynamic_config=config) as server:
+        client = await connect(
+            Settings(data_dir=tmp_path), environ={"TEMPORAL_ADDRESS": server.address}
+        )
+        plant = Plant(server.address, client, simulator, tmp_path)
+        try:
+            yield plant
+        finally:
+            await plant.dispose()
+
+
+async def _die_continuing_as_new(worker: WorkerProcess, run: LabRun) -> tuple[float, int]:
+    """Kill the worker over the task in which the run would continue as new.
+
+    Each turn delivers an early answer while the worker is paused, and looks at the task it gets.
+
+    Returns:
+        When it died, and how many early answers were delivered.
+    """
+    for turn in range(60):
+        worker.pause()
+        await run.signal((f"early_{turn}", "kept"))
+        started = await eventually(
+            lambda: _last_event(run),
+            lambda event: event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED,
+        )
+        if started.workflow_task_started_event_attributes.suggest_continue_as_new:
+            return await worker.kill(), turn + 1
+        worker.resume()
+        await eventually(
+            lambda: _last_event(run),
+            lambda event: event.event_type != EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED,
+        )
+    raise AssertionError("the server never suggested to continue as new")
+
+
+@pytest.mark.parametrize("waits", ["attached", "for answers"])
+async def test_continuing_as_new(short_histories: Plant, waits: str) -> None:
+    """A run whose worker dies over its continuing as new continues, and has lost nothing."""
+    plant, lab = short_histories, short_histories.lab
+    await lab.scenario(
+        rounds=[ASKS if waits == "for answers" else {"in_progress": 10, "calls": CALLS}]
+    )
+    first = await plant.worker()
+    run = await lab.start(timing=UNHURRIED)
+    if waits == "for answers":
+        await run.until_status("requires_action")
+    else:
+        await eventually(lambda: lab.received("runs.retrieve"), bool)
+    before = (await run.handle.describe()).run_id
+    await plant.worker()
+
+    died_at, delivered = await _die_continuing_as_new(first, run)
+    await eventually(run.handle.describe, lambda now: now.run_id != before)
+    assert time.time() - died_at <= 15
+
+    view = await run.answer_all()
+    assert {f"early_{turn}" for turn in range(delivered)} == set(view.runlane.early)
+    await _completes_once(lab, run)
+
+
+async def test_killed_again_and_again_while_continuing_as_new(short_histories: Plant) -> None:
+    """Kills at any moment of a run that continues as new every few polls lose nothing."""
+    plant, lab = short_histories, short_histories.lab
+    await lab.scenario(rounds=[{"polls": 14, "calls": CALLS}])
+    worker = await plant.worker()
+    run = await lab.start(timing=QUICK.model_copy(update={"timer_from": 0.05, "look_floor": 600.0}))
+    generations = {(await run.handle.describe()).run_id}
+    for turn in range(3):
+        await run.signal((f"early_{turn}", "kept"))
+        latest = await eventually(
+            run.handle.describe,
+            lambda now: now.run_id not in generations,
+        )
+        generations.add(latest.run_id)
+        following = await plant.worker()
+        died_at = await worker.kill()
+        await plant.goes_on(died_at)
+        worker = following
+
+    view = await run.answer_all()
+    assert {f"early_{turn}" for turn in range(3)} == set(view.runlane.early)
+    await _completes_once(lab, run)
+    assert len(generations) > 3

@@ -1,0 +1,185 @@
+"""Workers in processes of their own, so that a test can stop, pause or kill one as machines do."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest_asyncio
+from temporalio.client import Client
+
+from runlane.embedded import EmbeddedTemporal
+from tests.lab import Lab, eventually
+from tests.simulator_process import SimulatorProcess
+
+GOES_ON_WITHIN = 15.0
+"""Seconds from a worker's death until another one has gone on with what it held."""
+
+_ROOT = Path(__file__).parents[1]
+_READY_WITHIN = 60.0
+
+
+class WorkerProcess:
+    """`python -m worker`; started and ready once `start` has returned."""
+
+    def __init__(self, environ: dict[str, str], log: Path) -> None:
+        self._environ = environ
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id, also after its end."""
+        return self._started().pid
+
+    async def start(self) -> None:
+        """Start the process and wait until it serves its queue."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("RUNLANE_", "TEMPORAL_"))
+        }
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "worker",
+                "--json",
+                cwd=_ROOT,
+                env=inherited | self._environ,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(self._process.stdout.readline(), _READY_WITHIN)
+        assert line, f"the worker ended before it was ready:\n{self._log.read_text()[-2000:]}"
+        assert self.pid == json.loads(line)["pid"]
+
+    def terminate(self) -> None:
+        """Ask it to end, as a supervisor or a deploy does."""
+        self._send(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """Stop it where it stands; its connections stay open, and answers pile up unread."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused one go on."""
+        self._send(signal.SIGCONT)
+
+    async def kill(self) -> float:
+        """End it without a word; return the time of its death, in unix seconds."""
+        self._send(signal.SIGKILL)
+        killed_at = time.time()
+        assert -signal.SIGKILL == await self.wait()
+        return killed_at
+
+    async def wait(self, *, seconds: float = 30.0) -> int:
+        """Wait for its end; return its exit status (negative: the signal)."""
+        return await asyncio.wait_for(self._started().wait(), seconds)
+
+    async def dispose(self) -> None:
+        """Leave nothing behind, whatever state it is in."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+
+    def _send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def _started(self) -> asyncio.subprocess.Process:
+        assert self._process is not None, "not started"
+        return self._process
+
+
+class Plant:
+    """A Temporal, an upstream and a task queue, and worker processes that come and go."""
+
+    def __init__(
+        self, address: str, client: Client, simulator: SimulatorProcess, data_dir: Path
+    ) -> None:
+        self.client = client
+        self.simulator = simulator
+        self.lab = Lab(client, simulator)
+        self.went_on_after: list[float] = []
+        """Seconds of every take-over measured."""
+        self._environ = {
+            "TEMPORAL_ADDRESS": address,
+            "RUNLANE_UPSTREAM_URL": simulator.url,
+            "RUNLANE_DATA_DIR": str(data_dir),
+            "RUNLANE_TASK_QUEUE": self.lab.task_queue,
+        }
+        self._data_dir = data_dir
+        self._workers: list[WorkerProcess] = []
+
+    def another_lab(self) -> Lab:
+        """Return a lab with a thread of its own, served by the same workers."""
+        lab = Lab(self.client, self.simulator)
+        lab.task_queue = self.lab.task_queue
+        return lab
+
+    async def worker(self) -> WorkerProcess:
+        """Start one more worker on the queue."""
+        log = self._data_dir / f"{self.lab.task_queue}-{len(self._workers) + 1}.log"
+        process = WorkerProcess(self._environ, log)
+        self._workers.append(process)
+        await process.start()
+        return process
+
+    async def goes_on(
+        self, since: float, lab: Lab | None = None, *, within: float = GOES_ON_WITHIN
+    ) -> float:
+        """Wait until somebody talks to the upstream about the lab's thread again.
+
+        The upstream is asked, for a query to the workflow would itself set it going.
+
+        Returns:
+            The seconds from `since`, by the upstream's record.
+        """
+        lab = lab or self.lab
+
+        async def after() -> list[float]:
+            # What the dead one had sent already may arrive a moment later.
+            return [at for at in await requests_at(lab) if at > since + 0.05]
+
+        # Longer than allowed, so that a failure says by how much it was too long.
+        (first, *_) = await eventually(after, bool, within=timedelta(seconds=within + 30))
+        took = round(first - since, 2)
+        self.went_on_after.append(took)
+        assert took <= within
+        return took
+
+    async def dispose(self) -> None:
+        """End every worker that is left."""
+        await asyncio.gather(*(process.dispose() for process in self._workers))
+
+
+async def requests_at(lab: Lab) -> list[float]:
+    """Return when the upstream got each request about the lab's thread, in unix seconds."""
+    report = await asyncio.to_thread(lambda: lab.simulator.requests(thread_id=lab.thread_id))
+    return [entry["at"] for entry in report["data"]]
+
+
+@pytest_asyncio.fixture
+async def plant(
+    temporal_server: EmbeddedTemporal,
+    client: Client,
+    simulator: SimulatorProcess,
+    data_dir: Path,
+    record_property: Callable[[str, object], None],
+) -> AsyncIterator[Plant]:
+    """A task queue of the test's own, with no worker yet."""
+    plant = Plant(temporal_server.address, client, simulator, data_dir)
+    try:
+        yield plant
+    finally:
+        await plant.dispose()
+        record_property("went_on_after", plant.went_on_after)
