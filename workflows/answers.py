@@ -43,18 +43,19 @@ def open_round(state: RunState, run: Run, now: float) -> bool:
     """Take over the calls that `run` waits for, with the answers that are there already.
 
     Returns:
-        Whether a round was opened: not for the round that is open already, and not for an action
-        that outputs can't answer.
+        Whether a round was opened: not for the round that is open already, not for one whose
+        outputs are in, and not for an action that outputs can't answer.
     """
-    if not answerable(run):
+    ids = [call.id for call in run.tool_calls]
+    is_open = ids == [call.id for call in state.calls]
+    if not answerable(run) or is_open or set(ids) <= set(taken(state)):
         return False
-    key = content_digest(canonical_json([state.attempt, *(call.id for call in run.tool_calls)]))
-    if key == state.round_key:
-        return False
+    # A round seems over when a replica lags or others are said to have answered; it may come back.
+    comes_back = all(_is_of_this_attempt(state, call_id) for call_id in ids)
     # Calls still open were answered by somebody else, or the upstream gave them up.
     close_round(state, AnswerOutcome.OVERTAKEN)
-    state.round_key = key
-    state.rounds += 1
+    if not comes_back:
+        state.rounds += 1
     for call in run.tool_calls:
         function = call.function
         if function is None:
@@ -67,10 +68,15 @@ def open_round(state: RunState, run: Run, now: float) -> bool:
             since_at=now,
         )
         state.calls.append(opened)
-        state.known[call.id] = KnownCall(attempt=state.attempt, round=state.rounds)
+        if not _is_of_this_attempt(state, call.id):
+            state.known[call.id] = KnownCall(attempt=state.attempt, round=state.rounds)
     for opened in state.calls:
-        _use_held(state, opened)
-    if any(answer_of(state, opened.id) is None for opened in state.calls):
+        answer = answer_of(state, opened.id)
+        if answer is None:
+            _use_held(state, opened)
+        elif answer.outcome == AnswerOutcome.OVERTAKEN:
+            answer.outcome = AnswerOutcome.WAITING
+    if not comes_back and any(answer_of(state, opened.id) is None for opened in state.calls):
         state.counted_rounds += 1
         # What was answered before and isn't asked for again was asked for otherwise.
         state.reworded = state.reworded or any(_is_held(state, a) for a in state.answers)
@@ -154,6 +160,7 @@ def close_round(state: RunState, outcome: AnswerOutcome) -> None:
     An answer that an earlier upstream run took stays submitted, whatever a later one does.
     """
     for call in state.calls:
+        state.known[call.id].taken = outcome == AnswerOutcome.SUBMITTED
         answer = answer_of(state, call.id)
         if answer is None or answer.outcome == AnswerOutcome.SUBMITTED:
             continue
@@ -161,6 +168,15 @@ def close_round(state: RunState, outcome: AnswerOutcome) -> None:
             state.barren = 0
         answer.outcome = outcome
     state.calls = []
+
+
+def taken(state: RunState) -> list[str]:
+    """Return the calls of the present upstream run whose outputs it took."""
+    return [
+        call_id
+        for call_id, known in state.known.items()
+        if known.taken and known.attempt == state.attempt
+    ]
 
 
 def held(state: RunState) -> list[Answer]:
@@ -192,6 +208,11 @@ def settle(state: RunState) -> None:
             answer.outcome = AnswerOutcome.UNUSED
         answer.output = None
     state.calls = []
+
+
+def _is_of_this_attempt(state: RunState, call_id: str) -> bool:
+    known = state.known.get(call_id)
+    return known is not None and known.attempt == state.attempt
 
 
 def _open(state: RunState, call_id: str) -> OpenCall:

@@ -3,6 +3,7 @@
 from activities import polling
 from activities.runs import RetrieveInput, Target, answerable
 from runsapi import RunStatus, usable_interval_ms
+from workflows import answers
 from workflows.contract import RunOptions
 from workflows.state import RunState
 
@@ -70,7 +71,7 @@ def retrieve_input(
         timer_from=timer_from(options),
         beyond_action=stopping or unanswerable,
         # A stopped run answers nothing more; otherwise only what is in already is no news.
-        answered=list(state.known) if stopping or not state.calls else [],
+        answered=list(state.known) if stopping else answers.taken(state),
     )
 
 

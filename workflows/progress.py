@@ -11,7 +11,7 @@ from workflows.contract import (
     BlockedView,
     RunOptions,
 )
-from workflows.polling import schedule_look
+from workflows.polling import schedule_look, schedule_poll
 from workflows.state import RunState, StopReason
 from workflows.view import total_usage
 
@@ -44,15 +44,16 @@ def take_over(state: RunState, options: RunOptions, created: Created, now: float
     lifetime = (run.expires_at or 0) - run.created_at
     # A second more, for both instants are whole seconds, and the upstream's own.
     state.expires_at = now + lifetime + 1 if lifetime > 0 else None
-    start_leg(state, created.poll_after_ms, now)
+    start_leg(state, options, created.poll_after_ms, now)
     observe(state, options, run, now)
 
 
-def start_leg(state: RunState, poll_after_ms: int | None, now: float) -> None:
+def start_leg(state: RunState, options: RunOptions, poll_after_ms: int | None, now: float) -> None:
     """Begin to wait for what the upstream makes of a create, a submit or a cancel."""
     state.leg_started_at = now
     state.poll_after_ms = poll_after_ms
-    state.next_poll_at = None
+    # An answer may ask for so long a wait that no attached poll could sit it out.
+    schedule_poll(state, options, now)
 
 
 def observe(state: RunState, options: RunOptions, run: Run, now: float) -> None:
@@ -70,8 +71,11 @@ def observe(state: RunState, options: RunOptions, run: Run, now: float) -> None:
             stop(state, StopReason.ROUNDS, now)
         return
     still_asked = run.status == RunStatus.REQUIRES_ACTION and answerable(run)
-    if state.calls and not still_asked and run.status not in _WITHOUT_ANSWERS:
+    # A word that we don't know tells nothing of what became of the calls.
+    known_status = isinstance(run.status, RunStatus)
+    if state.calls and known_status and not still_asked and run.status not in _WITHOUT_ANSWERS:
         answers.close_round(state, AnswerOutcome.OVERTAKEN)
+        state.leg_started_at = now
 
 
 def is_expired(state: RunState, options: RunOptions) -> bool:

@@ -202,7 +202,7 @@ class RunWorkflow:
             ),
         )
         if submitted is None:
-            if state.stop is not None:
+            if state.stop not in (None, StopReason.REFUSED):
                 answers.close_round(state, contract.AnswerOutcome.UNCERTAIN)
             return
         if submitted.outcome != "expired":
@@ -368,7 +368,7 @@ class RunWorkflow:
         progress.take_over(self._state, self._options, created, self._now())
 
     def _start_leg(self, poll_after_ms: int | None) -> None:
-        progress.start_leg(self._state, poll_after_ms, self._now())
+        progress.start_leg(self._state, self._options, poll_after_ms, self._now())
 
     def _observe(self, run: Run) -> None:
         progress.observe(self._state, self._options, run, self._now())

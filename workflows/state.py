@@ -38,6 +38,8 @@ class KnownCall(_State):
     round: int
     answer: int | None = None
     """Index into `RunState.answers`, or none if it was never answered."""
+    taken: bool = False
+    """The upstream took its output, so that seeing it asked for again is old news."""
 
 
 class Answer(_State):
@@ -122,8 +124,6 @@ class RunState(_State):
     rounds: int = 0
     counted_rounds: int = 0
     """Rounds that needed an answer that was not held already."""
-    round_key: str | None = None
-    """Identifies the round whose calls are open, so that seeing it again opens nothing."""
     known: dict[str, KnownCall] = {}
     answers: list[Answer] = []
     early: dict[str, EarlyAnswer] = {}
