@@ -81,7 +81,7 @@ async def send(client: Client, run_id: str, name: str, message: object, answer: 
                 raise asyncio.CancelledError from None
             raise no_worker(run_id, None) from None
         except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
+            if _names_nothing(error):
                 raise RunClosed from error
             if error.status not in _LATER or loop.time() > until:
                 raise
@@ -101,6 +101,13 @@ def no_worker(run_id: str, task_queue: str | None) -> NoWorker:
         "twice.",
         param="run_id",
     )
+
+
+def _names_nothing(error: RPCError) -> bool:
+    if error.status is RPCStatusCode.NOT_FOUND:
+        return True
+    # An id that no workflow can have: empty, or over a thousand characters.
+    return error.status is RPCStatusCode.INVALID_ARGUMENT and "WorkflowId" in error.message
 
 
 def _refusal(error: WorkflowUpdateFailedError) -> Exception:

@@ -424,9 +424,10 @@ class Runs:
             try:
                 await self._client.get_workflow_handle(run_id).signal(NUDGE_SIGNAL)
             except RPCError as error:
-                # A run that has ended needs no nudge; one that is absent was told above.
-                if error.status is not RPCStatusCode.NOT_FOUND:
+                if error.status not in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
                     raise
+                # A run that has ended needs no nudge; one that never was is told.
+                await reading.describe(self._client, run_id)
 
     async def _view(self, run_id: str, thread_id: str | None, patience: timedelta) -> RunView:
         with explained(self._client):

@@ -65,7 +65,7 @@ def asked(
     Raises:
         InvalidRequest: a parameter is unknown, missing, of the wrong type or beyond its limit.
     """
-    _check_id(thread_id, "thread_id")
+    check_thread_id(thread_id)
     body = _body(params)
     _check_id(body["assistant_id"], "assistant_id")
     if idempotency_key is not None:
@@ -104,6 +104,21 @@ def asked(
         else "run_" + base64.b32encode(secrets.token_bytes(15)).decode()
     )
     return Asked(run_id, request)
+
+
+def check_thread_id(thread_id: str) -> None:
+    r"""Refuse an id that can't be a thread's.
+
+    Temporal's Visibility keeps `"` and `\` otherwise than it is asked for them, and cuts a `'`
+    off either end: a run on such a thread would never be listed with it.
+
+    Raises:
+        InvalidRequest: it is empty, too long, or holds a character that can't be listed.
+    """
+    _check_id(thread_id, "thread_id")
+    if '"' in thread_id or "\\" in thread_id or "'" in (thread_id[0], thread_id[-1]):
+        text = "thread_id can't hold \" or \\, nor begin or end with a single quote."
+        raise InvalidRequest(text, param="thread_id")
 
 
 def first_view(run_id: str, request: RunRequest) -> RunView:

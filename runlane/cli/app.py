@@ -13,7 +13,6 @@ import runlane
 from runlane.cli import answers, output, runs, services, session, shows
 from runlane.cli.options import Json
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
-from runlane.settings import SettingsError
 
 # typer brings its own copy of click from some version on; both have this family.
 _ClickError: type[Any] = typer.BadParameter.__mro__[2]
@@ -55,7 +54,7 @@ def _root(
     pass
 
 
-def run(args: Sequence[str]) -> int:  # noqa: PLR0911 - one for each way to end
+def run(args: Sequence[str]) -> int:
     """Run one command and return its exit code; whatever goes wrong has been told by then."""
     session.begin(json="--json" in args[: _end_of_options(args)])
     try:
@@ -68,10 +67,8 @@ def run(args: Sequence[str]) -> int:  # noqa: PLR0911 - one for each way to end
         return int(ExitCode.OTHER)
     except RunlaneError as error:
         return _failed(error)
-    except SettingsError as error:
-        return _failed(InvalidRequest(str(error), param=error.variable))
     except Exception as error:
-        return _misused(error) if isinstance(error, _ClickError) else _unexpected(error)
+        return _misused(error) if isinstance(error, _ClickError) else _other(error)
     return int(code or 0)
 
 
@@ -93,10 +90,17 @@ def _misused(error: Any) -> int:
     return _failed(InvalidRequest(message, param=param))
 
 
-def _unexpected(error: Exception) -> int:
+def _other(error: Exception) -> int:
+    # Deferred: a command that fails has loaded these, and `--version` must not.
+    from runlane.payload_store import PayloadStoreError  # noqa: PLC0415
+    from runlane.settings import SettingsError  # noqa: PLC0415
+
+    if isinstance(error, SettingsError):
+        return _failed(InvalidRequest(str(error), param=error.variable))
+    if isinstance(error, PayloadStoreError):
+        return _failed(RunlaneError(str(error), code="payload_missing"))
     traceback.print_exc(file=sys.stderr)
-    kind = type(error).__name__
-    return _failed(RunlaneError(f"{kind}: {error}", code="unexpected"))
+    return _failed(RunlaneError(f"{type(error).__name__}: {error}", code="unexpected"))
 
 
 def _end_of_options(args: Sequence[str]) -> int:

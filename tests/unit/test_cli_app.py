@@ -1,0 +1,96 @@
+"""The command line's frame: names, misuse, and what is printed where."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import runlane
+from runlane.cli.app import run
+
+COMMANDS = [
+    *("up", "worker", "simulate", "doctor", "demo", "completion"),
+    *("create", "retrieve", "view", "list", "update", "cancel", "poll", "submit", "steps"),
+]
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """The names are those that scripts rely on."""
+    assert 0 == run(["--help"])
+
+    words = capsys.readouterr().out.split()
+    assert [] == [name for name in COMMANDS if name not in words]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` works everywhere, and says something."""
+    assert 0 == run([name, "--help"])
+
+    assert f"runlane {name}" in capsys.readouterr().out
+
+
+def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` needs nothing but the package's own metadata."""
+    assert 0 == run(["--version"])
+
+    assert f"runlane {runlane.__version__}\n" == capsys.readouterr().out
+
+
+def test_asking_for_the_version_loads_no_client() -> None:
+    """Temporal's client takes half a second to load; `--version` and `--help` do without."""
+    code = (
+        "import sys; from runlane.cli.app import run; run(['--version']); "
+        "sys.exit('temporalio' in sys.modules or 'httpx' in sys.modules)"
+    )
+
+    assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["frobnicate"],
+        ["retrieve"],
+        ["retrieve", "run_1", "--nope"],
+        ["create", "--assistant", "a"],
+        ["create", "--thread", "t", "--dry-run"],
+        ["create", "--thread", "t", "--assistant", "a", "--deadline", "soon", "--dry-run"],
+        ["list", "--limit", "many"],
+        ["submit", "run_1"],
+        ["update", "run_1"],
+        ["completion", "tcsh"],
+    ],
+)
+def test_misuse_is_bad_input(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, a sentence on standard error, and with `--json` a document."""
+    assert 2 == run(args)
+    plain = capsys.readouterr()
+    assert 2 == run([*args, "--json"])
+    as_json = capsys.readouterr()
+
+    assert "" == plain.out
+    assert "Error: " in plain.err
+    error = json.loads(as_json.out)["error"]
+    assert {"message", "type", "param", "code"} == set(error)
+    assert "invalid_request_error" == error["type"]
+
+
+def test_a_dry_run_prints_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything is checked and nothing leaves: no server is needed."""
+    args = ["create", "--thread", "t", "--assistant", "a", "--deadline", "1h"]
+
+    assert 0 == run([*args, "--idempotency-key", "k", "--dry-run"])
+
+    said = json.loads(capsys.readouterr().out)
+    assert ("t", {"assistant_id": "a"}) == (said["thread_id"], said["params"])
+    assert 3600 == said["options"]["deadline"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It names the program it completes."""
+    assert 0 == run(["completion", shell])
+
+    assert "_RUNLANE_COMPLETE" in capsys.readouterr().out

@@ -1,0 +1,104 @@
+"""What is printed can't drive a terminal, and is as long as a person can read."""
+
+import pytest
+
+from runlane.cli import output, progress
+from runlane.errors import ExitCode
+from runsapi import Run
+from workflows.contract import (
+    AnswerOutcome,
+    AnswerView,
+    BlockedKind,
+    BlockedView,
+    PendingCall,
+    RunlaneView,
+    RunView,
+)
+
+
+def _view(status: str, **known: object) -> RunView:
+    run = Run.model_validate({"id": "run_1", "status": status})
+    return RunView(run=run, runlane=RunlaneView.model_validate(known))
+
+
+def _call(call_id: str = "call_1", arguments: str = "{}") -> PendingCall:
+    return PendingCall(
+        tool_call_id=call_id, name="lookup", arguments=arguments, arguments_digest="sha256:0"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["\x1b[2J", "a\rb", "a\nb", "\x9b31m", "\u202eabc", "\x07", "\u2028"]
+)
+def test_nothing_from_outside_reaches_the_terminal_as_a_command(text: str) -> None:
+    """Escapes, line ends and direction marks are shown, not obeyed."""
+    shown = output.safe(text)
+
+    assert shown.isprintable()
+    assert "\\" in shown
+
+
+def test_arguments_are_shortened_on_one_line() -> None:
+    """However long and however many lines the model wrote."""
+    shown = output.shortened('{"a":\n   "' + "x" * 500 + '"}')
+
+    assert output.ARGUMENTS_SHOWN == len(shown)
+    assert shown.startswith('{"a": "x')
+    assert shown.endswith("…")
+
+
+def test_an_odd_id_is_quoted_in_a_command_to_copy() -> None:
+    """Nothing in an id runs in the shell of whoever copies the line."""
+    hint = progress.how_to_answer(_view("requires_action", pending=[_call("x; rm -rf $HOME")]))
+
+    assert "submit run_1 'x; rm -rf $HOME'=OUTPUT" in hint
+
+
+def test_the_hint_names_every_call_that_waits() -> None:
+    """Two calls, two answers, one command."""
+    hint = progress.how_to_answer(_view("requires_action", pending=[_call("a"), _call("b")]))
+
+    assert "Waits for 2 answers. Give them:  runlane submit run_1 a=OUTPUT b=OUTPUT" == hint
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("completed", ExitCode.DONE),
+        ("requires_action", ExitCode.WAITING),
+        ("failed", ExitCode.NOT_COMPLETED),
+        ("cancelled", ExitCode.NOT_COMPLETED),
+        ("expired", ExitCode.NOT_COMPLETED),
+        ("incomplete", ExitCode.NOT_COMPLETED),
+    ],
+)
+def test_a_waits_exit_code_is_the_runs_status(status: str, code: ExitCode) -> None:
+    """Scripts tell completed, waiting and otherwise ended apart."""
+    assert code == progress.exit_code(_view(status))
+
+
+def test_an_answer_that_was_not_used_is_said() -> None:
+    """Somebody gave it, and would otherwise believe that it counted."""
+    unused = AnswerView(
+        tool_call_id="call_1",
+        name="lookup",
+        attempt=1,
+        round=1,
+        outcome=AnswerOutcome.UNUSED,
+        output_digest="sha256:0",
+    )
+
+    (line,) = progress.closing_lines(_view("completed", answers=[unused]))
+
+    assert "call_1 (lookup) was not used: the run ended without asking for it again" in line
+
+
+def test_what_hinders_a_run_is_said() -> None:
+    """Blocked, parked and retrying runs say so, and why."""
+    blocked = BlockedView(kind=BlockedKind.QUOTA, message="no money left", since_at=0)
+    view = _view("in_progress", blocked=blocked, parked=True, retrying="429\nslow down")
+
+    remarks = progress.remarks(view)
+
+    assert ["parked", "blocked", "trying again"] == [remark.split(":")[0] for remark in remarks]
+    assert remarks[2].endswith("429 slow down")
