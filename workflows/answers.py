@@ -249,8 +249,10 @@ def _is_held(state: RunState, answer: Answer) -> bool:
 
 
 def _use_held(state: RunState, call: OpenCall) -> None:
+    room = MAX_TOOL_OUTPUTS_BYTES - 1 - _round_bytes(state)
     for index, answer in enumerate(state.answers):
-        if answer.key == call.key and _is_held(state, answer):
+        fits = len((answer.output or "").encode()) <= room
+        if answer.key == call.key and _is_held(state, answer) and fits:
             answer.used_in = state.attempt
             answer.call_ids.append(call.id)
             state.known[call.id].answer = index

@@ -30,7 +30,6 @@ def take_over(state: RunState, options: RunOptions, created: Created, now: float
         state.barren += 1
         state.past_usage = total_usage(state)
     state.attempt += 1
-    state.reworded = False
     state.upstream, state.simulated = created.upstream, state.simulated or created.simulated
     state.calls = []
     state.attempts.append(

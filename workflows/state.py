@@ -132,7 +132,7 @@ class RunState(_State):
     """Re-creations in a row in which the upstream took no answer that was new."""
     recreations: int = 0
     reworded: bool = False
-    """A re-created run asked otherwise than the one before it."""
+    """A re-created run asked otherwise than the one before it. It stays so: models reword again."""
 
 
 class RunInput(_State):
