@@ -346,7 +346,11 @@ class Parts:
         data_dir = self.options.data_dir
         self._simulator = simulator = Child(
             "simulator",
-            python_module("runsapi.simulator", "--host", _LOOPBACK, "--port", str(port)),
+            python_module(
+                "runsapi.simulator",
+                *("--host", _LOOPBACK, "--port", str(port)),
+                *("--state", str(data_dir / "simulator.db")),
+            ),
             environ=self.client_environ(),
             log_path=data_dir / "simulator.log",
             on_line=_Attention(self._say, "simulator"),

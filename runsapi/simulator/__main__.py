@@ -15,6 +15,7 @@ from runsapi.simulator.engine import EXPIRES_AFTER
 from runsapi.simulator.faults import load_faults
 from runsapi.simulator.scenario import ScenarioError, load_scenarios
 from runsapi.simulator.serve import serve
+from runsapi.simulator.store import StoreError
 
 
 def _end_with_stdin() -> None:
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument("--api-key", help="demand this key")
     parser.add_argument("--strict", action="store_true", help="404 for ids never created")
     parser.add_argument("--no-bodies", action="store_true", help="don't remember request bodies")
+    parser.add_argument("--state", type=Path, help="keep runs in this file")
     parser.add_argument("--with-stdin", action="store_true", help="end when standard input closes")
     options = parser.parse_args()
     if options.with_stdin:
@@ -55,10 +57,11 @@ def main() -> int:
                 expires_after=options.expires_after,
                 api_key=options.api_key,
                 bodies=not options.no_bodies,
+                state=options.state,
                 ready=ready,
             )
         )
-    except (ScenarioError, OSError) as error:
+    except (ScenarioError, StoreError, OSError) as error:
         parser.exit(2, f"{error}\n")
     return 0
 

@@ -73,6 +73,7 @@ class Engine:
             fields.get("tool_resources") or {},
         )
         self.threads[thread.id] = thread
+        self.lifecycle.touched.add(thread.id)
         for message in fields.get("messages") or []:
             self._add(thread, message)
         return thread
@@ -84,6 +85,8 @@ class Engine:
             if self.strict:
                 raise errors.not_found("thread", id)
             found = self.create_thread({}, id)
+        # Whoever asks for it may be about to change it.
+        self.lifecycle.touched.add(id)
         if found.active is not None:
             self.lifecycle.advance(found.active)
         return found

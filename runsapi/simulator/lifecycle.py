@@ -31,12 +31,22 @@ class Clock:
         """Return whole seconds since 1970 for an instant, or for now."""
         return int(self._epoch + (self.now() if instant is None else instant))
 
+    def since_1970(self, instant: float) -> float:
+        """Return an instant in a form that another process understands."""
+        return self._epoch + instant
+
+    def instant(self, since_1970: float) -> float:
+        """Return the instant on this clock."""
+        return since_1970 - self._epoch
+
 
 class Lifecycle:
     """The transitions of runs. `ask`, `enter`, `end` and `requeue` are for the engine's verbs."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.touched: set[str] = set()
+        """Ids of threads that may have changed; emptied by whoever keeps them."""
 
     def look(self, run: Run) -> None:
         """Count one retrieve, for the legs that go by retrieves."""
@@ -102,6 +112,7 @@ class Lifecycle:
 
     def enter(self, run: Run, status: str, at: float) -> None:
         """Put a run into a status and tell its streams."""
+        self.touched.add(run.thread_id)
         run.status = status
         run.entered = at
         run.looks = 0

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -66,13 +67,15 @@ async def serve(
     expires_after: float = EXPIRES_AFTER,
     api_key: str | None = None,
     bodies: bool = True,
+    state: Path | None = None,
     ready: Callable[[str], None] = lambda url: None,
     handle_signals: bool = True,
 ) -> None:
     """Serve until SIGTERM, SIGINT or cancellation.
 
     `port=0` takes a free port; `ready` is called with the base URL once requests are answered.
-    `expires_after` is in seconds. Pass `handle_signals=False` where the caller has its own.
+    `expires_after` is in seconds. Runs are kept in the file `state` and are there again when it is
+    next served from. Pass `handle_signals=False` where the caller has its own.
     """
     simulator = Simulator(
         scenarios=scenarios,
@@ -81,6 +84,7 @@ async def serve(
         expires_after=expires_after,
         api_key=api_key,
         bodies=bodies,
+        state=state,
     )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named, or asyncio leaves Nagle's algorithm on and each answer costs 40 ms.
@@ -112,3 +116,4 @@ async def serve(
                 loop.remove_signal_handler(number)
     finally:
         listener.close()
+        simulator.close()

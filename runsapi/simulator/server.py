@@ -7,12 +7,14 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from runsapi.simulator import errors
 from runsapi.simulator.connection import drop
@@ -24,6 +26,7 @@ from runsapi.simulator.faults import Fault, Faults
 from runsapi.simulator.journal import Entry, Journal
 from runsapi.simulator.operations import OPERATIONS, Call, Operation, Reply, forget
 from runsapi.simulator.scenario import Scenario
+from runsapi.simulator.store import Store, keeping
 
 MARK = {"x-runlane-simulator": "1"}
 """On every response, so that nobody takes the simulator for a real service."""
@@ -48,8 +51,10 @@ class Simulator:
         expires_after: float = EXPIRES_AFTER,
         api_key: str | None = None,
         bodies: bool = True,
+        state: Path | None = None,
     ) -> None:
         self.engine = Engine(strict=strict, expires_after=expires_after)
+        self._store = None if state is None else Store(state, self.engine)
         for scenario in scenarios:
             self.engine.register(scenario)
         self.faults = Faults()
@@ -63,10 +68,17 @@ class Simulator:
             for prefix in PREFIXES
             for method, path, name, operation in OPERATIONS
         ]
-        self.app = Starlette(
+        self.app: ASGIApp = Starlette(
             routes=[*routes, *self.control.routes()],
             exception_handlers={404: _no_route, 405: _no_route, ApiError: _refused},
         )
+        if self._store is not None:
+            self.app = keeping(self.app, self._store.keep)
+
+    def close(self) -> None:
+        """Write what is kept; nothing may be asked any more."""
+        if self._store is not None:
+            self._store.close()
 
     def _endpoint(
         self, name: str, operation: Operation
@@ -202,7 +214,7 @@ class Simulator:
                 await drop(request)
 
 
-def create_app(**options: Any) -> Starlette:
+def create_app(**options: Any) -> ASGIApp:
     """Return the application; the options are those of `Simulator`."""
     return Simulator(**options).app
 

@@ -150,7 +150,7 @@ def test_it_says_what_was_simulated_and_how_to_go_on(played: Played) -> None:
 
 
 def test_its_runs_can_be_looked_at_again(played: Played) -> None:
-    """The command it names shows both runs as they ended."""
+    """The command it names shows both runs as they ended, and their steps upstream."""
     mark = secrets.token_hex(8)
     up = subprocess.Popen(
         [
@@ -177,6 +177,16 @@ def test_its_runs_can_be_looked_at_again(played: Played) -> None:
                 check=False,
             )
             assert "completed" == json.loads(shown.stdout)["status"], shown.stderr
+            steps = subprocess.run(
+                [RUNLANE, "steps", run_id],
+                env=environ(mark, TEMPORAL_ADDRESS=document["temporal"]),
+                cwd="/",
+                text=True,
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+            assert "lookup_order" in steps.stdout, steps.stderr
     finally:
         up.terminate()
         up.communicate(timeout=30)

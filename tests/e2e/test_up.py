@@ -204,6 +204,34 @@ def test_state_survives_a_restart(tmp_path: Path) -> None:
         assert "completed" == json.loads(found.stdout)["status"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_waiting_run_survives_a_restart(tmp_path: Path, number: int) -> None:
+    """A run that waited for an answer still waits, upstream too, and is completed by it."""
+    params = tmp_path / "params.json"
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    params.write_text(json.dumps({"tools": [tool]}))
+    with up(tmp_path, "--simulate") as first:
+        made = create(first, tmp_path, "--params", str(params))
+        waiting = runlane("poll", made["id"], "--json", environ=first.environ(), cwd=tmp_path)
+        first.stop(number)
+        assert_gone(first.pids)
+
+    [asked] = json.loads(waiting.stdout)["runlane"]["pending"]
+    with up(tmp_path, "--simulate") as second:
+        answer = f"{asked['tool_call_id']}=found"
+        done = runlane(
+            *("submit", made["id"], answer, "--wait", "--json"),
+            environ=second.environ(),
+            cwd=tmp_path,
+        )
+        steps = runlane("steps", made["id"], environ=second.environ(), cwd=tmp_path)
+
+    assert 0 == done.returncode, done.stderr
+    ended = json.loads(done.stdout)
+    assert ("completed", 1) == (ended["status"], ended["runlane"]["attempt"])
+    assert "look" in steps.stdout
+
+
 def test_a_dead_worker_is_replaced(tmp_path: Path) -> None:
     """A worker that was killed is started again; this is said, and runs go on."""
     with up(tmp_path, "--simulate") as started:
