@@ -33,6 +33,8 @@ BLOCKED = "Blocked"
 HANDOVER = "Handover"
 """This worker is shutting down; another one takes the poll over at once."""
 
+LONGEST_BACKOFF = timedelta(seconds=10)
+"""So that the end of an outage is noticed well within 15 s."""
 MAX_SAID = 300
 """Characters of an upstream's own error text that are passed on."""
 _LONGEST_DELAY = timedelta(hours=1)
@@ -50,17 +52,36 @@ def raise_for_upstream(error: RunsAPIError, *, creating: bool) -> NoReturn:
     if isinstance(error, APIStatusError):
         _raise_for_status(error, creating=creating)
     if isinstance(error, APIConnectionError):
-        raise ApplicationError(str(error), type=UNAVAILABLE) from None
+        raise unavailable(str(error)) from None
     if isinstance(error, CredentialsError):
         # Ours to mend, not the upstream's refusal: no run has to die of it.
         if creating:
-            raise ApplicationError(str(error), type=UNAVAILABLE) from None
+            raise unavailable(str(error)) from None
         raise blocked("credentials", str(error)) from None
     if isinstance(error, APIResponseError):
         # A gateway's error page or a truncated body: the next answer may be whole.
-        raise ApplicationError(str(error), type=UNAVAILABLE) from None
+        raise unavailable(str(error)) from None
     code = "invalid_prompt" if isinstance(error, InvalidParameter) else "server_error"
     raise refusal(code, str(error)) from None
+
+
+def unavailable(
+    message: str, *, type: str = UNAVAILABLE, after: timedelta | None = None
+) -> ApplicationError:
+    """Return the error after which Temporal tries again.
+
+    The wait is said here and not left to the retry policy, which can't tell a failed upstream
+    from a dead worker: what that one held is wanted back at once, however often it had failed.
+
+    Args:
+        message: What the upstream said.
+        type: The error's type.
+        after: How long the upstream wants to be left alone; else 1, 2, 4, 8, then 10 seconds.
+    """
+    backoff = timedelta(seconds=2 ** min(activity.info().attempt - 1, 10))
+    return ApplicationError(
+        message, type=type, next_retry_delay=after or min(backoff, LONGEST_BACKOFF)
+    )
 
 
 def refusal(code: str, message: str) -> ApplicationError:
@@ -102,10 +123,8 @@ def _raise_for_status(error: APIStatusError, *, creating: bool) -> NoReturn:
         ) from None
     if _worth_retrying(error):
         limited = error.status_code == 429
-        raise ApplicationError(
-            said,
-            type=RATE_LIMITED if limited else UNAVAILABLE,
-            next_retry_delay=_server_delay(error),
+        raise unavailable(
+            said, type=RATE_LIMITED if limited else UNAVAILABLE, after=_server_delay(error)
         ) from None
     codes = {429: "rate_limit_exceeded", 408: "server_error", 409: "server_error"}
     code = "server_error" if error.status_code >= 500 else "invalid_prompt"

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 from activities import failures
 
@@ -62,6 +61,4 @@ async def _in_time(request: Awaitable[_T]) -> _T:
         async with asyncio.timeout(limit.total_seconds() - _MARGIN if limit else None):
             return await request
     except TimeoutError:
-        raise ApplicationError(
-            "The upstream didn't answer in time", type=failures.UNAVAILABLE
-        ) from None
+        raise failures.unavailable("The upstream didn't answer in time") from None

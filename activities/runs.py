@@ -281,9 +281,8 @@ class RunActivities:
                     if settled is not None:
                         return settled
                     if submit_refused_status(error) is not None:
-                        raise ApplicationError(
-                            "The upstream refused the outputs, yet says that it awaits them",
-                            type=failures.UNAVAILABLE,
+                        raise failures.unavailable(
+                            "The upstream refused the outputs, yet says that it awaits them"
                         ) from None
                 failures.raise_for_upstream(error, creating=False)
             except RunsAPIError as error:

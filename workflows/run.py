@@ -36,7 +36,9 @@ with workflow.unsafe.imports_passed_through():
     from workflows.state import RunInput, RunState, StopReason
     from workflows.view import run_view, shown_status
 
-RETRIES = RetryPolicy(maximum_interval=timedelta(seconds=15))
+RETRIES = RetryPolicy(maximum_interval=timedelta(seconds=3))
+"""How soon what a dead worker held is given to another one, the heartbeat timeout past. Where the
+upstream failed, the error itself says when to try again."""
 
 NUDGE_SPACING = 2.0
 """Seconds around a poll in which a nudge brings nothing new."""
