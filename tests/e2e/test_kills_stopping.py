@@ -1,0 +1,146 @@
+"""Workers that are told to stop, and several workers on one queue."""
+
+import asyncio
+import time
+from typing import Any
+
+from temporalio.api.enums.v1 import EventType
+
+from tests.lab import QUICK, Lab, LabRun, eventually
+from tests.processes import Plant
+
+CALLS: list[dict[str, Any]] = [{"name": "lookup_order", "arguments": {"order_id": "A-1042"}}]
+ASKS: dict[str, Any] = {"queued": 0.05, "in_progress": 0.1, "calls": CALLS}
+POLLED_EVERY = 500
+"""Milliseconds."""
+
+HANDED_OVER_WITHIN = 2.0
+"""Seconds from SIGTERM until another worker polls, its polling interval included."""
+GRACE = 15.0
+"""Seconds for which a worker waits for requests under way before it gives them up."""
+
+
+async def _completes_once(lab: Lab, run: LabRun) -> None:
+    """Wait for the end, and hold that the upstream took one create and one submit."""
+    result = await run.result()
+
+    assert "completed" == result.run.status
+    assert 1 == await lab.accepted("runs.create")
+    assert 1 == await lab.accepted("runs.submit_tool_outputs")
+
+
+async def _workers_of(run: LabRun) -> set[int]:
+    """Return the process ids of the workers that did a run's activities."""
+    history = await run.handle.fetch_history()
+    return {
+        int(event.activity_task_started_event_attributes.identity.partition("@")[0])
+        for event in history.events
+        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED
+    }
+
+
+async def test_a_poll_is_handed_over_at_once(plant: Plant) -> None:
+    """A worker told to stop hands its attached poll to another one, at no event, and ends."""
+    lab = plant.lab
+    await lab.scenario(rounds=[{"in_progress": 600, "calls": CALLS}])
+    first = await plant.worker()
+    run = await lab.start(poll_interval_ms=POLLED_EVERY)
+    await eventually(lambda: lab.received("runs.retrieve"), lambda polls: polls >= 2)
+    await plant.worker()
+    events = await run.events()
+
+    stopped_at = time.time()
+    first.terminate()
+    await plant.goes_on(stopped_at, within=HANDED_OVER_WITHIN)
+    assert 0 == await first.wait()
+    assert time.time() - stopped_at <= GRACE
+    polls = await lab.received("runs.retrieve")
+    await eventually(lambda: lab.received("runs.retrieve"), lambda now: now >= polls + 2)
+
+    assert events == await run.events()
+    view = await run.view()
+    await lab.force(view.runlane.upstream_run_id or "", "completed")
+    result = await run.result()
+    assert "completed" == result.run.status
+    assert 1 == await lab.accepted("runs.create")
+
+
+async def test_requests_under_way_are_seen_through(plant: Plant) -> None:
+    """A worker told to stop waits for the answer to a create and records it."""
+    lab = plant.lab
+    await lab.scenario(rounds=[ASKS])
+    first = await plant.worker()
+    held = await lab.fault("runs.create", "hold_after")
+    run = await lab.start()
+    await lab.held(held)
+    await plant.worker()
+
+    first.terminate()
+    await asyncio.sleep(2)
+    await lab.release(held)
+    assert 0 == await first.wait()
+
+    assert 0 == await lab.received("runs.list")
+    await run.answer_all()
+    await _completes_once(lab, run)
+    assert 1 == await lab.received("runs.create")
+
+
+async def test_a_request_that_takes_too_long_is_given_up(plant: Plant) -> None:
+    """After its grace a worker ends all the same, and another one finds what the create did."""
+    lab = plant.lab
+    await lab.scenario(rounds=[ASKS])
+    first = await plant.worker()
+    held = await lab.fault("runs.create", "hold_after")
+    run = await lab.start()
+    await lab.held(held)
+    await plant.worker()
+
+    stopped_at = time.time()
+    first.terminate()
+    assert 0 == await first.wait()
+    ended_at = time.time()
+    assert GRACE - 1 <= ended_at - stopped_at <= GRACE + 5
+    await plant.goes_on(stopped_at, within=GRACE + 5)
+
+    await run.answer_all()
+    await _completes_once(lab, run)
+    assert 1 == await lab.received("runs.create")
+
+
+async def test_a_stop_in_every_wait(plant: Plant) -> None:
+    """A deploy in a quiet moment, on a timer or among answers awaited, is not noticed."""
+    waiting, on_timer = plant.lab, plant.another_lab()
+    await waiting.scenario(rounds=[ASKS])
+    await on_timer.scenario(rounds=[{"polls": 3, "calls": CALLS}])
+    first = await plant.worker()
+    timed = QUICK.model_copy(update={"timer_from": 1.0, "poll_floor": 2.0, "look_floor": 600.0})
+    runs = [await waiting.start(timing=timed), await on_timer.start(timing=timed)]
+    await runs[0].until_status("requires_action")
+    await eventually(lambda: on_timer.received("runs.retrieve"), bool)
+
+    first.terminate()
+    assert 0 == await first.wait()
+    await plant.worker()
+
+    for lab, run in zip((waiting, on_timer), runs, strict=True):
+        await run.answer_all()
+        await _completes_once(lab, run)
+
+
+async def test_workers_share_the_load(plant: Plant) -> None:
+    """Of two workers both get work; when one dies under it, the other one ends every run."""
+    first, second = await asyncio.gather(plant.worker(), plant.worker())
+    labs = [plant.another_lab() for _ in range(12)]
+    for lab in labs:
+        await lab.scenario(rounds=[{"queued": 0.1, "in_progress": 1, "calls": CALLS}])
+    runs = [await lab.start() for lab in labs]
+
+    async def busy() -> set[int]:
+        return set[int]().union(*[await _workers_of(run) for run in runs])
+
+    await eventually(busy, lambda pids: pids == {first.pid, second.pid})
+    await first.kill()
+
+    await asyncio.gather(*(run.answer_all() for run in runs))
+    await asyncio.gather(*(_completes_once(lab, run) for lab, run in zip(labs, runs, strict=True)))
