@@ -2,8 +2,12 @@
 
 import os
 import sys
+import time
 
-__all__ = ["main"]
+__all__ = ["STARTED", "main"]
+
+STARTED = time.monotonic()
+"""When this process began, as nearly as a module can know."""
 
 
 def main() -> None:

@@ -1,20 +1,22 @@
 """Waiting for a run, seen by a person: a line for each change, and on a terminal one that moves."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from runlane.cli import output, session
+from runlane.cli import STARTED, output, session
 from runlane.errors import ExitCode, WaitTimeout
 
 if TYPE_CHECKING:
     from runlane.waiting import Look
     from workflows.contract import RunView
 
-_SILENCE_SECONDS = 0.8
-"""Without an answer for so long, the missing worker is mentioned: with the command's own start,
-that is within two seconds."""
+_SAY_WITHIN = 1.7
+"""Seconds from the command's start until a worker that hasn't answered is mentioned."""
+_LEAST_SILENCE = 0.5
+"""A worker has at least this long, however slowly the command itself started."""
 _STATUS_WIDTH = 19
 
 _T = TypeVar("_T")
@@ -185,7 +187,7 @@ class _Silence:
         """Await work; before it has given up, say that nobody answers."""
         task = asyncio.ensure_future(work)
         try:
-            done, _ = await asyncio.wait({task}, timeout=_SILENCE_SECONDS)
+            done, _ = await asyncio.wait({task}, timeout=_silence_seconds())
             if not done:
                 self._miss()
             return await task
@@ -207,6 +209,10 @@ class _Silence:
             f"No worker has answered on queue {output.safe(self._task_queue)} yet. If none runs, "
             "start one:  runlane worker"
         )
+
+
+def _silence_seconds() -> float:
+    return max(_SAY_WITHIN - (time.monotonic() - STARTED), _LEAST_SILENCE)
 
 
 def _print_change(look: "Look", console: Any) -> None:
