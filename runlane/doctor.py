@@ -22,8 +22,10 @@ import runlane
 from runlane import search_attributes, temporal, workers
 from runlane.durations import format_duration
 from runlane.errors import InvalidRequest
+from runlane.payload_store import FilePayloadStore
 from runlane.settings import Settings, SettingsError, UpstreamAuth
 from runlane.upstream import find_upstream, open_upstream
+from runlane.workers import namespace_data
 from runsapi import APIConnectionError, APIStatusError, Assistants, RunsAPIError
 from workflows.contract import poll_task_queue
 
@@ -94,7 +96,7 @@ async def _temporal_findings(client: Client, settings: Settings) -> AsyncIterato
         ("workers, polls", poll_task_queue(settings.task_queue), True),
     ):
         yield await _workers(client, name, queue, activities=activities)
-    yield _payloads(client, settings)
+    yield await _payloads(client, settings)
 
 
 def _versions() -> Finding:
@@ -173,7 +175,7 @@ async def _workers(client: Client, name: str, queue: str, *, activities: bool) -
     )
 
 
-def _payloads(client: Client, settings: Settings) -> Finding:
+async def _payloads(client: Client, settings: Settings) -> Finding:
     name = "big payloads"
     if settings.payload_store is not None:
         if importlib.util.find_spec("aiobotocore") is None:
@@ -181,15 +183,12 @@ def _payloads(client: Client, settings: Settings) -> Finding:
         return Finding(name, "ok", f"in {settings.payload_store}")
     storage = client.data_converter.external_storage
     drivers = () if storage is None else storage.drivers
-    roots = [root for driver in drivers if (root := getattr(driver, "root", None)) is not None]
-    if roots:
-        writable = all(_writable(Path(root)) for root in roots)
-        where = ", ".join(str(root) for root in roots)
-        if writable:
-            return Finding(name, "ok", f"in {where}")
-        return _problem(name, f"{where} is not writable", "Make it writable for this user.")
-    if settings.data_dir is not None:
-        return Finding(name, "ok", f"in {temporal.payload_directory(settings.data_dir)}")
+    if any(isinstance(driver, FilePayloadStore) for driver in drivers):
+        data_dir = settings.data_dir or Path((await namespace_data(client))[temporal.DATA_DIR_KEY])
+        directory = temporal.payload_directory(data_dir)
+        if _writable(directory):
+            return Finding(name, "ok", f"in {directory}")
+        return _problem(name, f"{directory} is not writable", "Make it writable for this user.")
     return Finding(
         name,
         "note",
@@ -276,7 +275,9 @@ def _lacks(module: str) -> bool:
 
 
 def _writable(path: Path) -> bool:
-    return os.access(path if path.exists() else path.parent, os.W_OK)
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return os.access(path, os.W_OK)
 
 
 def _problem(check: str, message: str, remedy: str) -> Finding:

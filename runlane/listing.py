@@ -16,7 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from runlane import search_attributes
 from runlane.errors import InvalidRequest, RunNotFound
 from runlane.requests import check_thread_id
-from runlane.rpc import explained
+from runlane.rpc import explained, is_namespace_missing
 from runlane.visibility import ENDED_IN_TEMPORAL, created_at, created_attribute, known_view
 from runsapi import Run, RunStatus
 from workflows.contract import WORKFLOW, RunView
@@ -303,6 +303,8 @@ async def _place(client: Client, run_id: str | None, param: str) -> _Place | Non
     try:
         execution = await client.get_workflow_handle(run_id).describe()
     except RPCError as error:
+        if is_namespace_missing(error):
+            raise
         # An id that no workflow can have is answered by INVALID_ARGUMENT.
         if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
             text = f"No run {run_id}, which {param} names; it may be past Temporal's retention."

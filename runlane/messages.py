@@ -15,6 +15,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from runlane.errors import InvalidRequest, NoWorker, RunlaneError
+from runlane.rpc import is_namespace_missing
 from workflows.contract import INVALID_MESSAGE, NOTHING_NEW, RUN_IS_ENDING, Receipts
 
 UPDATE_TIMEOUT = timedelta(seconds=2)
@@ -105,7 +106,7 @@ def no_worker(run_id: str, task_queue: str | None) -> NoWorker:
 
 def _names_nothing(error: RPCError) -> bool:
     if error.status is RPCStatusCode.NOT_FOUND:
-        return True
+        return not is_namespace_missing(error)
     # An id that no workflow can have: empty, or over a thousand characters.
     return error.status is RPCStatusCode.INVALID_ARGUMENT and "WorkflowId" in error.message
 

@@ -97,7 +97,10 @@ class Runlane:
         try:
             client = await temporal.connect(settings, environ=environ)
         except temporal.NamespaceNotFound as error:
-            raise NamespaceMissing(str(error)) from error
+            raise NamespaceMissing(
+                f"Temporal answers at {error.address}, but {error.reason}. Set TEMPORAL_NAMESPACE, "
+                "or create it: temporal operator namespace create -n NAME --retention 30d"
+            ) from error
         except temporal.TemporalUnreachable as error:
             raise TemporalUnreachable(str(error)) from error
         return cls(client, settings)

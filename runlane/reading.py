@@ -27,6 +27,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from runlane.errors import RunNotFound
+from runlane.rpc import is_namespace_missing
 from runlane.visibility import ENDED_IN_TEMPORAL, ended_message, known_view
 from runlane.waiting import PATIENCE
 from runsapi import INTERMEDIATE, Run, RunStatus
@@ -52,6 +53,8 @@ async def describe(
     try:
         description = await client.get_workflow_handle(run_id).describe(rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
+        if is_namespace_missing(error):
+            raise
         # An id that no workflow can have is answered by INVALID_ARGUMENT.
         if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
             raise _not_found(client, run_id) from None

@@ -40,10 +40,11 @@ def said(error: RPCError, client: Client) -> RunlaneError:
             f"Temporal at {address} refuses the credentials: {error.message}. Check "
             "TEMPORAL_API_KEY and TEMPORAL_NAMESPACE."
         )
-    if error.status is RPCStatusCode.NOT_FOUND and "namespace" in error.message.lower():
+    if is_namespace_missing(error):
         return NamespaceMissing(
             f"Temporal at {address} has no namespace {client.namespace!r}. Set TEMPORAL_NAMESPACE, "
-            f"or create it: temporal operator namespace create -n {client.namespace}"
+            "or create it: temporal operator namespace create "
+            f"-n {client.namespace} --retention 30d"
         )
     if error.status is RPCStatusCode.INVALID_ARGUMENT and "search attribute" in error.message:
         return RunlaneError(
@@ -52,3 +53,8 @@ def said(error: RPCError, client: Client) -> RunlaneError:
             code="search_attributes_missing",
         )
     return RunlaneError(f"Temporal refuses: {error.message}", code="temporal_refused")
+
+
+def is_namespace_missing(error: RPCError) -> bool:
+    """Tell a missing namespace from a missing workflow: both are answered by NOT_FOUND."""
+    return error.status is RPCStatusCode.NOT_FOUND and error.message.startswith("Namespace ")

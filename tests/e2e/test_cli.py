@@ -300,8 +300,8 @@ async def test_without_a_worker_every_waiting_command_says_so(bare: Shell) -> No
     listed = await bare("list", "--thread", bare.plant.lab.thread_id, code=0)
     assert "this is as of" in retrieved.err
     assert run_id in listed.out
-    for command in (("submit", run_id, "a=b"), ("cancel", run_id)):
-        said = await bare(*command, "--json", code=5)
+    for unheard in (("submit", run_id, "a=b"), ("cancel", run_id)):
+        said = await bare(*unheard, "--json", code=5)
         assert "no_worker" == said.document["error"]["code"]
         assert "runlane worker" in said.err
     timed_out = await bare("poll", run_id, "--timeout", "1s", code=7)
@@ -330,6 +330,16 @@ async def test_temporal_that_is_not_there_is_told(bare: Shell) -> None:
         assert "temporal_unreachable" == said.document["error"]["code"]
         assert "127.0.0.1:1" in said.err
         assert "runlane up" in said.err
+
+
+async def test_a_missing_namespace_is_no_missing_run(bare: Shell) -> None:
+    """Exit code 5 rather than 6: the run may well exist, elsewhere."""
+    bare.environ["TEMPORAL_NAMESPACE"] = "nowhere"
+
+    for command in (("list",), ("retrieve", "run_1"), ("submit", "run_1", "a=b")):
+        said = await bare(*command, "--json", code=5)
+        assert "namespace_not_found" == said.document["error"]["code"]
+        assert "'nowhere'" in said.err
 
 
 async def test_a_bad_setting_is_bad_input(bare: Shell) -> None:
