@@ -102,6 +102,13 @@ def blocked(kind: str, message: str) -> ApplicationError:
     return ApplicationError(message, kind, message, attempt, type=BLOCKED, non_retryable=True)
 
 
+def blocked_kind(error: BaseException | None) -> str | None:
+    """Return what must be mended before what failed so can be done, if that is why."""
+    if isinstance(error, ApplicationError) and error.type == BLOCKED:
+        return str(error.details[0])
+    return None
+
+
 def _raise_for_status(error: APIStatusError, *, creating: bool) -> NoReturn:
     said = _said(error)
     if error.code == "insufficient_quota" or error.type == "insufficient_quota":

@@ -228,24 +228,26 @@ class RunWorkflow:
 
     async def _update_metadata(self) -> None:
         state = self._state
-        metadata = dict(state.metadata)
+        before, state.metadata_sent = state.metadata_sent, dict(state.metadata)
         run_id = workflow.info().workflow_id
         await self._effect(
             RunActivities.update,
             UpdateInput(
                 target=self._target(),
-                metadata=attempts.stamped(run_id, state.attempt, metadata),
+                metadata=attempts.stamped(run_id, state.attempt, state.metadata),
             ),
-            may_refuse=True,
+            may_fail=True,
         )
-        if state.blocked is None:
-            state.metadata_sent = metadata
+        if self._is_blocked():
+            state.metadata_sent = before
 
     async def _wait_while_blocked(self) -> None:
         await self._until(lambda: self._nudged, self._state.blocked_until)
         if self._nudged or self._now() >= (self._state.blocked_until or 0.0):
             self._nudged = False
             self._state.blocked_until = None
+            # One look, at once: an attached poll would neither hurry nor say soon that all is well.
+            self._state.next_poll_at = self._now()
 
     async def _end(self) -> None:
         ending.end(self._state, self._request, self._now())
@@ -253,7 +255,7 @@ class RunWorkflow:
     # Effects: create, submit, cancel and update
 
     async def _effect(
-        self, method: Callable[..., Awaitable[_T]], input: object, *, may_refuse: bool = False
+        self, method: Callable[..., Awaitable[_T]], input: object, *, may_fail: bool = False
     ) -> _T | None:
         """Do something upstream, and see it through to its answer.
 
@@ -263,17 +265,21 @@ class RunWorkflow:
         Args:
             method: The activity.
             input: Its input.
-            may_refuse: The run goes on though the upstream refuses for good.
+            may_fail: The run goes on without it, where the upstream refuses, doesn't know how, or
+                doesn't do it in the time of one effect.
 
         Returns:
             The result, or none when the state says why not: blocked, refused or stopped.
         """
         state = self._state
+        one_effect = timedelta(seconds=self._options.timing.effect_for)
         activity: asyncio.Task[Any] = workflow.start_activity_method(
             method,
             input,
-            start_to_close_timeout=timedelta(seconds=self._options.timing.effect_for),
-            schedule_to_close_timeout=self._time_left(),
+            start_to_close_timeout=one_effect,
+            schedule_to_close_timeout=min(self._time_left(), one_effect)
+            if may_fail
+            else self._time_left(),
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
             retry_policy=RETRIES,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -284,10 +290,7 @@ class RunWorkflow:
         try:
             result: _T = await activity
         except ActivityError as error:
-            refused = isinstance(error.cause, ApplicationError) and (
-                error.cause.type == failures.REFUSED
-            )
-            if not (refused and may_refuse):
+            if not (may_fail and failures.blocked_kind(error.cause) in (None, "not_found")):
                 await self._take_failure(error)
             return None
         state.blocked = None
