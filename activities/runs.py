@@ -11,10 +11,10 @@ tests that skip time it is far from ours.
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from temporalio import activity
@@ -51,6 +51,8 @@ _MAX_PAGES = 50
 """Of a hundred runs each: a server that pages for ever must not hold a create for ever."""
 _SETTLE_EVERY = 1.0
 _BUSY_LONGEST = 30.0
+
+_T = TypeVar("_T")
 
 
 class _Model(BaseModel):
@@ -236,8 +238,8 @@ class RunActivities:
                     ceiling=input.ceiling,
                 )
                 if input.attach_for > 0:
-                    await _sleep_or_hand_over(wait)
-                observed = await self._observe(input.target)
+                    await _or_hand_over(asyncio.sleep(wait))
+                observed = await _or_hand_over(self._observe(input.target))
                 after_ms = observed.poll_after_ms
                 attached = time.monotonic() - began
                 progress["age"] = input.leg_age + attached
@@ -486,15 +488,22 @@ def _progress() -> Mapping[str, Any]:
     return details[0] if details and isinstance(details[0], dict) else {}
 
 
-async def _sleep_or_hand_over(seconds: float) -> None:
-    """Wait; when the worker shuts down, hand the poll over to another one at once."""
+async def _or_hand_over(part: Awaitable[_T]) -> _T:
+    """Await a part of a poll; when the worker shuts down, hand the poll over at once.
+
+    A request is given up too: it only reads, and an upstream may be long in answering.
+    """
+    task = asyncio.ensure_future(part)
     shutdown = asyncio.ensure_future(activity.wait_for_worker_shutdown())
     try:
-        done, _ = await asyncio.wait({shutdown}, timeout=seconds)
+        await asyncio.wait({task, shutdown}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            hand_over()
+        return await task
     finally:
+        task.cancel()
         shutdown.cancel()
-    if done:
-        hand_over()
+        await asyncio.gather(task, shutdown, return_exceptions=True)
 
 
 def hand_over() -> NoReturn:

@@ -1,7 +1,9 @@
 """Workers that are told to stop, and several workers on one queue."""
 
 import asyncio
+import operator
 import time
+from functools import partial
 from typing import Any
 
 from temporalio.api.enums.v1 import EventType
@@ -16,6 +18,8 @@ POLLED_EVERY = 500
 
 HANDED_OVER_WITHIN = 2.0
 """Seconds from SIGTERM until another worker polls, its polling interval included."""
+ENDS_WITHIN = 10.0
+"""Seconds from SIGTERM until a worker has ended that had nothing but polls."""
 GRACE = 15.0
 """Seconds for which a worker waits for requests under way before it gives them up."""
 
@@ -40,72 +44,70 @@ async def _workers_of(run: LabRun) -> set[int]:
 
 
 async def test_a_poll_is_handed_over_at_once(plant: Plant) -> None:
-    """A worker told to stop hands its attached poll to another one, at no event, and ends."""
-    lab = plant.lab
-    await lab.scenario(rounds=[{"in_progress": 600, "calls": CALLS}])
+    """A worker told to stop hands its attached polls to another one, at no event, and ends.
+
+    A poll between two requests and one whose request the upstream doesn't answer.
+    """
+    between, in_request = labs = (plant.lab, plant.another_lab())
     first = await plant.worker()
-    run = await lab.start(poll_interval_ms=POLLED_EVERY)
-    await eventually(lambda: lab.received("runs.retrieve"), lambda polls: polls >= 2)
+    runs = []
+    for lab in labs:
+        await lab.scenario(rounds=[{"in_progress": 600, "calls": CALLS}])
+        runs.append(await lab.start(poll_interval_ms=POLLED_EVERY))
+    held = await in_request.fault("runs.retrieve", "hold_before", after=2)
+    await in_request.held(held)
+    await eventually(lambda: between.received("runs.retrieve"), lambda polls: polls >= 2)
     await plant.worker()
-    events = await run.events()
+    events = [await run.events() for run in runs]
 
     stopped_at = time.time()
     first.terminate()
-    await plant.goes_on(stopped_at, within=HANDED_OVER_WITHIN)
+    await asyncio.gather(
+        *(plant.goes_on(stopped_at, lab, within=HANDED_OVER_WITHIN) for lab in labs)
+    )
     assert 0 == await first.wait()
-    assert time.time() - stopped_at <= GRACE
-    polls = await lab.received("runs.retrieve")
-    await eventually(lambda: lab.received("runs.retrieve"), lambda now: now >= polls + 2)
+    assert time.time() - stopped_at <= ENDS_WITHIN
+    for lab in labs:
+        polls = await lab.received("runs.retrieve")
+        await eventually(partial(lab.received, "runs.retrieve"), partial(operator.le, polls + 2))
 
-    assert events == await run.events()
-    view = await run.view()
-    await lab.force(view.runlane.upstream_run_id or "", "completed")
-    result = await run.result()
-    assert "completed" == result.run.status
-    assert 1 == await lab.accepted("runs.create")
+    assert events == [await run.events() for run in runs]
+    for lab, run in zip(labs, runs, strict=True):
+        view = await run.view()
+        await lab.force(view.runlane.upstream_run_id or "", "completed")
+        result = await run.result()
+        assert "completed" == result.run.status
+        assert 1 == await lab.accepted("runs.create")
 
 
-async def test_requests_under_way_are_seen_through(plant: Plant) -> None:
-    """A worker told to stop waits for the answer to a create and records it."""
-    lab = plant.lab
-    await lab.scenario(rounds=[ASKS])
+async def test_requests_under_way_get_their_grace(plant: Plant) -> None:
+    """A worker told to stop records the answers that come in time, and ends all the same.
+
+    What a create did whose answer came too late, another worker finds out.
+    """
+    in_time, too_late = labs = (plant.lab, plant.another_lab())
     first = await plant.worker()
-    held = await lab.fault("runs.create", "hold_after")
-    run = await lab.start()
-    await lab.held(held)
+    faults, runs = [], []
+    for lab in labs:
+        await lab.scenario(rounds=[ASKS])
+        faults.append(await lab.fault("runs.create", "hold_after"))
+        runs.append(await lab.start())
+        await lab.held(faults[-1])
     await plant.worker()
 
+    stopped_at = time.time()
     first.terminate()
     await asyncio.sleep(2)
-    await lab.release(held)
+    await in_time.release(faults[0])
     assert 0 == await first.wait()
+    assert GRACE - 1 <= time.time() - stopped_at <= GRACE + 5
+    await plant.goes_on(stopped_at, too_late, within=GRACE + 5)
 
-    assert 0 == await lab.received("runs.list")
-    await run.answer_all()
-    await _completes_once(lab, run)
-    assert 1 == await lab.received("runs.create")
-
-
-async def test_a_request_that_takes_too_long_is_given_up(plant: Plant) -> None:
-    """After its grace a worker ends all the same, and another one finds what the create did."""
-    lab = plant.lab
-    await lab.scenario(rounds=[ASKS])
-    first = await plant.worker()
-    held = await lab.fault("runs.create", "hold_after")
-    run = await lab.start()
-    await lab.held(held)
-    await plant.worker()
-
-    stopped_at = time.time()
-    first.terminate()
-    assert 0 == await first.wait()
-    ended_at = time.time()
-    assert GRACE - 1 <= ended_at - stopped_at <= GRACE + 5
-    await plant.goes_on(stopped_at, within=GRACE + 5)
-
-    await run.answer_all()
-    await _completes_once(lab, run)
-    assert 1 == await lab.received("runs.create")
+    for lab, run in zip(labs, runs, strict=True):
+        await run.answer_all()
+        await _completes_once(lab, run)
+        assert 1 == await lab.received("runs.create")
+    assert 0 == await in_time.received("runs.list")
 
 
 async def test_a_stop_in_every_wait(plant: Plant) -> None:
