@@ -1,6 +1,7 @@
 """A run that is asked for, checked in full before anything is sent."""
 
 import base64
+import json
 import secrets
 import time
 from collections.abc import Mapping
@@ -24,6 +25,9 @@ MAX_STORED_REQUEST_BYTES = 8_000_000
 """Bytes of a request where big payloads lie outside the history; else `MAX_MESSAGE_BYTES`."""
 MAX_ROUNDS = 10_000
 LONGEST_DEADLINE = timedelta(days=3650)
+
+MAX_ATTRIBUTE_BYTES = 2048
+"""Bytes that Temporal takes as the value of a search attribute."""
 
 _OWN_KEYS = "runlane_"
 _SHORTEST_POLL_MS = 100
@@ -188,6 +192,10 @@ def _check_id(value: object, param: str) -> None:
         raise InvalidRequest(text, param=param)
     if not value.isprintable():
         raise InvalidRequest(f"{param} can't hold control characters.", param=param)
+    # As Temporal's client writes it: what isn't ASCII takes six bytes, an emoji twelve.
+    if len(json.dumps(value)) > MAX_ATTRIBUTE_BYTES:
+        text = f"{param} must have at most {MAX_ATTRIBUTE_BYTES:,} bytes as JSON in ASCII."
+        raise InvalidRequest(text, param=param)
 
 
 def _poll_interval(milliseconds: float | None) -> int | None:

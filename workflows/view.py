@@ -203,12 +203,12 @@ def pending_memo(state: RunState) -> list[dict[str, object]]:
     left out; the view has them all.
     """
     shown: list[dict[str, object]] = []
-    size = 0
+    size = len("[]")
     for call in pending_calls(state):
         entry = call.model_dump(mode="json")
         entry["arguments"] = call.arguments[:PENDING_ARGUMENTS_SHOWN]
-        size += len(canonical_json(entry).encode())
-        if size > PENDING_MEMO_BYTES:
-            break
-        shown.append(entry)
+        more = len(canonical_json(entry).encode()) + len(",")
+        if size + more <= PENDING_MEMO_BYTES:
+            size += more
+            shown.append(entry)
     return shown
