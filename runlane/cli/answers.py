@@ -32,6 +32,7 @@ def _poll(
 ) -> None:
     """Wait until a run needs answers (exit 4) or has ended (0 completed, 3 otherwise)."""
     limit = inputs.duration(timeout, "--timeout")
+    session.follow(run_id)
 
     async def work(client: "Runlane") -> int:
         looks = client.runs.watch(run_id, timeout=limit)

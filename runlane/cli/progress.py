@@ -244,7 +244,7 @@ def _calls(view: "RunView") -> list[str]:
 def _moving(console: Any) -> AbstractContextManager[_Status | None]:
     if not console.is_terminal:
         return nullcontext()
-    status: AbstractContextManager[_Status] = console.status("", spinner="dots")
+    status: AbstractContextManager[_Status] = console.status("looking", spinner="dots")
     return status
 
 
