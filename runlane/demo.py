@@ -23,7 +23,7 @@ import httpx
 from runlane.children import bound_to_parent
 from runlane.errors import ExitCode, RunlaneError
 from runlane.orchestrator import Runlane
-from runlane.up import DEFAULT_DATA_DIR, Parts, UpOptions
+from runlane.up import DEFAULT_DATA_DIR, Parts, UpOptions, ending_signals
 
 if TYPE_CHECKING:
     from workflows.contract import RunView
@@ -96,7 +96,7 @@ async def _until_interrupted(demo: "_Demo") -> int:
             playing.cancel()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ending_signals():
         loop.add_signal_handler(number, interrupt)
     try:
         await demo.play()

@@ -21,6 +21,7 @@ from typing import Any
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
 
 from runlane.children import Child, ChildFailed, how_it_ended, python_module
+from runlane.cli.output import safe
 from runlane.embedded import NAMESPACE, EmbeddedTemporal, EmbeddedTemporalError, PortTaken
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 from runlane.search_attributes import SearchAttributesMissing
@@ -42,8 +43,11 @@ _LONGEST_PAUSE = 30.0
 _PROVEN_SECONDS = 60.0
 _TEMPORAL_ATTEMPTS = 5
 _REPEAT_SECONDS = 60.0
+_TRACEBACK_SECONDS = 0.2
 # What Temporal's SDK adds about where it happened, as a dict, is for the log and not for people.
-_LOG_LINE = re.compile(r"\S+ \S+ (WARNING|ERROR|CRITICAL) (?P<text>.*?)( \(\{'.*)?")
+_LOG_ENTRY = re.compile(r"\d{4}-\S+ \S+ (?P<level>[A-Z]+) (?P<text>.*?)( \(\{'.*)?")
+_ACTIVITY_FAILED = "Completing activity as failed"
+_ERROR = re.compile(r"(temporalio\.exceptions\.ApplicationError: )?(?P<text>[A-Za-z][\w.]*: .*)")
 
 # The simulator takes no key, and what authenticates elsewhere must not be sent to it.
 _REAL_UPSTREAM = ("RUNLANE_UPSTREAM_URL", "RUNLANE_UPSTREAM_API", "RUNLANE_UPSTREAM_AUTH")
@@ -153,6 +157,19 @@ def say(text: str) -> None:
         sys.stderr.flush()
 
 
+def _line_break() -> str:
+    return "\n" if sys.stderr.isatty() else ""
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Return the signals by which we are told to end."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # The terminal was closed; under `nohup` that is to be ignored.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
+
+
 async def _until_told_to_end(parts: "Parts", ready: Callable[["Parts"], None]) -> None:
     stop = asyncio.Event()
 
@@ -163,18 +180,13 @@ async def _until_told_to_end(parts: "Parts", ready: Callable[["Parts"], None]) -
         stop.set()
 
     loop = asyncio.get_running_loop()
-    # SIGHUP: the terminal was closed.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ending_signals():
         loop.add_signal_handler(number, told)
 
     async def work() -> None:
         async with parts:
             ready(parts)
-            try:
-                await parts.keep()
-            except asyncio.CancelledError:
-                say("Stopping (again: kill).")
-                raise
+            await parts.keep()
 
     working = asyncio.create_task(work())
     stopping = asyncio.create_task(stop.wait())
@@ -183,6 +195,8 @@ async def _until_told_to_end(parts: "Parts", ready: Callable[["Parts"], None]) -
     finally:
         stopping.cancel()
         if not working.done():
+            # The terminal has written ^C where its cursor was.
+            say(f"{_line_break()}Stopping; Ctrl-C again kills.")
             working.cancel()
         with suppress(asyncio.CancelledError):
             await working
@@ -270,6 +284,7 @@ class Parts:
             RunlaneError: one of them doesn't start; those before it are stopped.
         """
         try:
+            _make(self.options.data_dir)
             self._say(f"Starting Temporal, with its state in {self.options.data_dir} ...")
             self._ends.push_async_callback(self._stop_temporal)
             await self._start_temporal()
@@ -321,7 +336,7 @@ class Parts:
             python_module("worker", "--json"),
             environ=environ,
             log_path=self.options.data_dir / "worker.log",
-            on_line=_Attention(self._say, "worker"),
+            on_line=Attention(self._say, "worker"),
         )
         self._ends.push_async_callback(worker.stop)
         await _started(worker)
@@ -353,7 +368,7 @@ class Parts:
             ),
             environ=self.client_environ(),
             log_path=data_dir / "simulator.log",
-            on_line=_Attention(self._say, "simulator"),
+            on_line=Attention(self._say, "simulator"),
         )
         self._ends.push_async_callback(simulator.stop)
         await _started(simulator)
@@ -449,25 +464,64 @@ class Parts:
             self._say("Temporal is back; runs go on.")
 
 
-class _Attention:
-    """Passes on the lines of a child's log that somebody should see, each once a minute."""
+class Attention:
+    """Passes on what somebody should see of a child's log, the same once a minute.
+
+    Warnings and errors are passed on. Of an activity that failed it is the error at the end of the
+    traceback: it says what is wrong and where, and the line before it only that something is.
+    """
 
     def __init__(self, say: Callable[[str], None], name: str) -> None:
+        """Tell `say` about the child called `name`."""
         self._say = say
         self._name = name
         self._said: dict[str, float] = {}
+        self._in_failure = False
+        self._error: str | None = None
 
     def __call__(self, line: str) -> None:
-        match = _LOG_LINE.fullmatch(line)
-        if match is None:
+        """Look at one line of the log."""
+        entry = _LOG_ENTRY.fullmatch(line)
+        if entry is None:
+            self._continue(line)
             return
-        text = match["text"]
+        self._tell_error()
+        self._in_failure = entry["text"] == _ACTIVITY_FAILED
+        if entry["level"] in {"WARNING", "ERROR", "CRITICAL"} and not self._in_failure:
+            self._tell(entry["text"])
+
+    def _continue(self, line: str) -> None:
+        error = _ERROR.fullmatch(line) if self._in_failure else None
+        if error is None:
+            return
+        if self._error is None:
+            # Another one may follow, of which this is the cause; the next entry may be far off.
+            asyncio.get_running_loop().call_later(_TRACEBACK_SECONDS, self._tell_error)
+        self._error = error["text"]
+
+    def _tell_error(self) -> None:
+        error, self._error = self._error, None
+        # A worker that ends hands its polls over by an error that is none.
+        if error is not None and not error.startswith("Handover"):
+            self._tell(error)
+
+    def _tell(self, text: str) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._said.get(text, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
-            return
         self._said = {k: at for k, at in self._said.items() if now - at < _REPEAT_SECONDS}
-        self._said[text] = now
-        self._say(f"{self._name}: {text}")
+        if text not in self._said:
+            self._said[text] = now
+            self._say(f"{self._name}: {safe(text)}")
+
+
+def _make(data_dir: Path) -> None:
+    """Make the data directory, if it isn't there, for its owner alone and out of git's sight.
+
+    It will hold what people said to an assistant, often below a project's own directory.
+    """
+    # Whoever needs the directory says what is wrong with it.
+    with suppress(OSError):
+        data_dir.mkdir(mode=0o700, parents=True)
+        (data_dir / ".gitignore").write_text("*\n", encoding="utf-8")
 
 
 async def _started(child: Child) -> None:

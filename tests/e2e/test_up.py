@@ -180,6 +180,22 @@ def test_ctrl_c_in_the_terminal_reaches_the_children_through_up_only(tmp_path: P
         assert os.getpgid(started.process.pid) not in groups
 
 
+def test_its_data_is_its_owners(tmp_path: Path) -> None:
+    """A data directory that it makes is private and unknown to git; one that is there stays."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o755)
+    with up(tmp_path, "--simulate"):
+        pass
+    with up(tmp_path, "--simulate", "--data-dir", str(theirs)):
+        pass
+
+    ours = tmp_path / ".runlane"
+    assert 0o700 == ours.stat().st_mode & 0o777
+    assert "*" == (ours / ".gitignore").read_text().strip()
+    assert 0o755 == theirs.stat().st_mode & 0o777
+    assert not (theirs / ".gitignore").exists()
+
+
 def test_a_killed_up_leaves_nothing(tmp_path: Path) -> None:
     """SIGKILL, which nobody can handle, takes the children along; the next start works."""
     with up(tmp_path, "--simulate") as started:
@@ -298,6 +314,50 @@ def test_the_simulator_never_gets_a_real_key(tmp_path: Path) -> None:
         assert b"secret" not in environ
         assert started.document["upstream"].encode() in environ
         assert "RUNLANE_UPSTREAM_URL is set, and not used" in started.said
+
+
+def test_an_upstream_that_does_not_answer_is_mentioned(tmp_path: Path) -> None:
+    """What hinders the worker stands in the terminal: the address and the reason, not a traceback;
+    and once, although it is tried again and again."""
+    theirs = clean(RUNLANE_UPSTREAM_URL="http://127.0.0.1:9/v1")
+    with up(tmp_path, environ=theirs) as started:
+        create(started, tmp_path)
+        started.wait_said("worker: UpstreamUnavailable: No answer from http://127.0.0.1:9/v1")
+        time.sleep(3)
+        assert 0 == started.stop()
+
+    assert 1 == started.said.count("worker: ")
+    assert "Traceback" not in started.said
+    assert "Traceback" in (tmp_path / ".runlane" / "worker.log").read_text()
+
+
+def test_a_simulator_that_has_to_move_says_so(tmp_path: Path) -> None:
+    """When its port of the last time is taken, it takes another, and the consequence is named."""
+    with up(tmp_path, "--simulate") as first:
+        before = int(first.document["upstream"].split(":")[2].split("/")[0])
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", before))
+        holder.listen()
+        with up(tmp_path, "--simulate") as second:
+            assert f"Port {before}, the simulator's until now, is taken" in second.said
+            assert first.document["upstream"] != second.document["upstream"]
+
+
+def test_a_closed_terminal_ends_it_unless_nohup(tmp_path: Path) -> None:
+    """SIGHUP is an end like Ctrl-C; whoever starts it with `nohup` means it to stay."""
+    with up(tmp_path, "--simulate") as started:
+        assert 0 == started.stop(signal.SIGHUP)
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with up(tmp_path, "--simulate") as stays:
+            stays.process.send_signal(signal.SIGHUP)
+            with pytest.raises(subprocess.TimeoutExpired):
+                stays.process.wait(2)
+            assert 0 == stays.stop()
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def test_no_upstream_is_an_error_that_says_so(tmp_path: Path) -> None:
