@@ -8,6 +8,7 @@ def poll_interval(
     poll_after_ms: int | None,
     floor: float,
     ceiling: float,
+    ending: bool = False,
 ) -> float:
     """Return the seconds until the next look.
 
@@ -21,12 +22,14 @@ def poll_interval(
         poll_after_ms: The `openai-poll-after-ms` header of the latest answer, likewise.
         floor: The curve's shortest interval, in seconds.
         ceiling: The curve's longest one.
+        ending: The run is being stopped. A cancel takes moments, and an interval meant for a long
+            leg would outlast the time in which its truth is sought: the curve is the longest.
     """
-    if poll_interval_ms is not None:
-        return poll_interval_ms / 1000
-    if poll_after_ms is not None:
-        return poll_after_ms / 1000
-    return curve(leg_age, floor=floor, ceiling=ceiling)
+    own = curve(leg_age, floor=floor, ceiling=ceiling)
+    asked = poll_interval_ms if poll_interval_ms is not None else poll_after_ms
+    if asked is None:
+        return own
+    return min(asked / 1000, own) if ending else asked / 1000
 
 
 def curve(age: float, *, floor: float, ceiling: float) -> float:

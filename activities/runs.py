@@ -118,6 +118,8 @@ class RetrieveInput(_Model):
     ceiling: float = 900.0
     timer_from: float = 10.0
     """An interval this long or longer is not waited out here."""
+    ending: bool = False
+    """The run is being stopped."""
     beyond_action: bool = False
     """Go on through an action that outputs can't answer: the workflow has seen it already."""
     answered: list[str] = []
@@ -236,10 +238,11 @@ class RunActivities:
                     poll_after_ms=after_ms,
                     floor=input.floor,
                     ceiling=input.ceiling,
+                    ending=input.ending,
                 )
                 if input.attach_for > 0:
-                    await _or_hand_over(asyncio.sleep(wait))
-                observed = await _or_hand_over(self._observe(input.target))
+                    await _or_hand_over(asyncio.sleep(wait), progress)
+                observed = await _or_hand_over(self._observe(input.target), progress)
                 after_ms = observed.poll_after_ms
                 attached = time.monotonic() - began
                 progress["age"] = input.leg_age + attached
@@ -251,6 +254,7 @@ class RunActivities:
                     poll_after_ms=after_ms,
                     floor=input.floor,
                     ceiling=input.ceiling,
+                    ending=input.ending,
                 )
                 if (
                     not _goes_on(observed.run, input)
@@ -488,7 +492,7 @@ def _progress() -> Mapping[str, Any]:
     return details[0] if details and isinstance(details[0], dict) else {}
 
 
-async def _or_hand_over(part: Awaitable[_T]) -> _T:
+async def _or_hand_over(part: Awaitable[_T], progress: Mapping[str, Any]) -> _T:
     """Await a part of a poll; when the worker shuts down, hand the poll over at once.
 
     A request is given up too: it only reads, and an upstream may be long in answering.
@@ -498,6 +502,8 @@ async def _or_hand_over(part: Awaitable[_T]) -> _T:
     try:
         await asyncio.wait({task, shutdown}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
+            # The last word reaches the next worker, or what was polled since the last is lost.
+            activity.heartbeat(progress)
             hand_over()
         return await task
     finally:

@@ -27,6 +27,7 @@ def interval(state: RunState, options: RunOptions, now: float) -> float:
         poll_after_ms=state.poll_after_ms,
         floor=options.timing.poll_floor,
         ceiling=options.timing.poll_ceiling,
+        ending=state.stop is not None,
     )
 
 
@@ -69,6 +70,7 @@ def retrieve_input(
         floor=timing.poll_floor,
         ceiling=timing.poll_ceiling,
         timer_from=timer_from(options),
+        ending=stopping,
         beyond_action=stopping or unanswerable,
         # A stopped run answers nothing more; otherwise only what is in already is no news.
         answered=list(state.known) if stopping else answers.taken(state),

@@ -314,6 +314,7 @@ class RunWorkflow:
         ):
             # No slot came free in time: a timer waits cheaper than a queue.
             state.next_poll_at = self._now() + self._options.timing.timer_from
+            state.next_look_at = state.next_poll_at
             polling.schedule_look(state, self._options, self._now())
         elif not self._stop_is_news:
             # Temporal gave up since no further try would fit before the limit; wait it out.
@@ -349,6 +350,8 @@ class RunWorkflow:
         except ActivityError as error:
             await self._take_failure(error)
             return
+        # Whoever nudged meanwhile wanted this look.
+        self._nudged = False
         state.polls += observed.polls
         state.poll_after_ms = observed.poll_after_ms
         self._observe(observed.run)

@@ -320,7 +320,7 @@ async def test_six_parallel_calls_answered_one_by_one(lab: Lab, outsider: Outsid
     assert request["body"]["tool_outputs"] == [
         {"tool_call_id": call, "output": f"output {call}"} for call in calls
     ]
-    # One round is 34; each further answer a message, its task and the memo.
+    # A round is 40; each further answer is six: a task, a message and the memo.
     events = await history(run)
     assert len(events) <= 40 + 5 * 6, kinds(events)
 
