@@ -30,7 +30,10 @@ def _poll(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Wait until a run needs answers (exit 4) or has ended (0 completed, 3 otherwise)."""
+    """Wait until a run needs answers or has ended.
+
+    Exit code 4: it waits for answers; 0: it completed; 3: it ended otherwise; 7: --timeout passed.
+    """
     limit = inputs.duration(timeout, "--timeout")
     session.follow(run_id)
 
@@ -58,7 +61,11 @@ def _submit(
     wait: Wait = False,
     json: Json = False,
 ) -> None:
-    """Answer tool calls: all at once or one by one, in any order, also before they are asked."""
+    """Answer tool calls, all at once or one by one.
+
+    In any order, and also before they are asked. What became of each answer is printed; exit code
+    8 says that one was refused.
+    """
     given = inputs.answers(answers or [], outputs)
 
     async def work(client: "Runlane") -> int:

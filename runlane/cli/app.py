@@ -24,7 +24,6 @@ app = typer.Typer(
     "4 waits for answers, 5 unreachable or no worker, 6 not found, 7 --timeout passed, "
     "8 refused, 130 interrupted.",
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -56,6 +55,7 @@ def _root(
 
 def run(args: Sequence[str]) -> int:
     """Run one command and return its exit code; whatever goes wrong has been told by then."""
+    args = args or ["--help"]
     session.begin(json="--json" in args[: _end_of_options(args)])
     try:
         code = app(args=list(args), prog_name="runlane", standalone_mode=False)

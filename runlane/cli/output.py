@@ -162,9 +162,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, styled: int | N
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     say("  ".join(f"{name:<{widths[i]}}" for i, name in enumerate(head)).rstrip(), style="dim")
     for row in rows:
-        last = len(row) - 1
+        last = max(i for i, cell in enumerate(row) if cell)
         parts: list[tuple[str, str | None]] = []
-        for i, cell in enumerate(row):
+        for i, cell in enumerate(row[: last + 1]):
             padded = cell if i == last else f"{cell:<{widths[i]}}  "
             parts.append((padded, style_of(cell) if i == styled else None))
         say_parts(*parts)

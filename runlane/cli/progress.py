@@ -95,12 +95,13 @@ def closing_lines(view: "RunView") -> list[str]:
         for answer in known.answers
         if answer.outcome in _OUTCOMES
     )
-    if known.early and view.run.status in ("completed", "failed", "cancelled", "expired"):
+    if known.early and view.run.status in _ENDED:
         ids = ", ".join(output.safe(call_id) for call_id in known.early)
         lines.append(f"Nobody asked for the answers that came early: {ids}.")
     return lines
 
 
+_ENDED = ("completed", "failed", "cancelled", "expired", "incomplete")
 _OUTCOMES = {
     "unused": "the run ended without asking for it again",
     "overtaken": "the upstream run had moved on",

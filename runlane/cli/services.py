@@ -46,7 +46,11 @@ def _up(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Start everything on this machine: Temporal, a worker, and with --simulate an upstream."""
+    """Start Temporal and a worker on this machine.
+
+    With --simulate, an upstream too: no key is needed and no model is asked. The state survives a
+    restart.
+    """
     # Deferred: it starts servers, which no other command needs.
     from runlane.up import run_up  # noqa: PLC0415
 
@@ -66,8 +70,9 @@ def _worker(json: Json = False) -> None:
     sys.stdout.flush()
     arguments = ["--json"] if session.wants_json() else []
     # The worker is the composition root, which nobody imports: this process becomes it, so that
-    # signals and exit code are its own.
-    os.execv(sys.executable, [sys.executable, "-m", "worker", *arguments])  # noqa: S606
+    # signals and exit code are its own. `-P`, because a worker.py in the caller's own directory
+    # would be started instead.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "worker", *arguments])  # noqa: S606
 
 
 def _simulate(
@@ -110,7 +115,10 @@ def _simulate(
 
 
 def _demo() -> None:
-    """Show a run that waits for an answer, and one whose worker is killed. Takes a minute."""
+    """Show two runs: one waits for an answer, one loses its worker.
+
+    Takes under a minute, offline and without a key; nothing is left running.
+    """
     # Deferred: it starts servers, which no other command needs.
     from runlane.demo import run_demo  # noqa: PLC0415
 
@@ -142,7 +150,7 @@ def _completion(
         typer.Argument(metavar="[SHELL]", help="bash, zsh, fish or pwsh; default: from $SHELL."),
     ] = None,
 ) -> None:
-    """Print the script that completes runlane's commands in your shell.
+    """Print the script that completes commands in your shell.
 
     For bash:  eval "$(runlane completion bash)"
     """

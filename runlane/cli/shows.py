@@ -41,7 +41,10 @@ def _retrieve(run_id: RunId, json: Json = False) -> None:
 
 
 def _view(run_id: RunId, json: Json = False) -> None:
-    """Print all that is known of a run: upstream runs, calls, answers, history."""
+    """Print all that is known of a run.
+
+    That is what `retrieve` prints, and its upstream runs, calls, answers and history.
+    """
 
     async def work(client: "Runlane") -> int:
         view = await client.runs.view(run_id)

@@ -373,7 +373,9 @@ async def test_doctor_says_what_to_do_about_each_finding(bare: Shell) -> None:
 
 
 async def test_worker_and_simulate_print_one_document_when_ready(bare: Shell) -> None:
-    """And end by SIGTERM with 0, leaving nothing behind."""
+    """And end by SIGTERM with 0; modules of the caller's own directory are not taken for ours."""
+    (bare.directory / "worker.py").write_text("raise SystemExit('not this one')")
+    (bare.directory / "runsapi").mkdir()
     for command, key in (("simulate", "url"), ("worker", "task_queue")):
         process = await bare.start(command, "--json")
         assert process.stdout is not None

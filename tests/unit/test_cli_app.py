@@ -23,6 +23,16 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert [] == [name for name in COMMANDS if name not in words]
 
 
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever types the name alone wants to know what there is, without sentences cut short."""
+    assert 0 == run([])
+
+    said = capsys.readouterr()
+    assert "Start a run." in said.out
+    assert "..." not in said.out.split("Commands:")[1]
+    assert "" == said.err
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` works everywhere, and says something."""
