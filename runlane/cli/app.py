@@ -2,6 +2,7 @@
 
 # ruff: noqa: FBT002 - typer reads a command's options from its parameters
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import typer
 
 import runlane
 from runlane.cli import answers, output, runs, services, session, shows
-from runlane.cli.options import Json
+from runlane.cli.options import COMPLETE, Json
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 
 # typer brings its own copy of click from some version on; both have this family.
@@ -55,6 +56,8 @@ def _root(
 
 def run(args: Sequence[str]) -> int:
     """Run one command and return its exit code; whatever goes wrong has been told by then."""
+    if COMPLETE in os.environ:
+        _teach_shells()
     args = args or ["--help"]
     session.begin(json="--json" in args[: _end_of_options(args)])
     try:
@@ -70,6 +73,13 @@ def run(args: Sequence[str]) -> int:
     except Exception as error:
         return _misused(error) if isinstance(error, _ClickError) else _other(error)
     return int(code or 0)
+
+
+def _teach_shells() -> None:
+    # typer knows no shell by itself where its own --install-completion is switched off.
+    from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415
+
+    completion_init()
 
 
 def _failed(error: RunlaneError) -> int:

@@ -4,6 +4,9 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+COMPLETE = "_RUNLANE_COMPLETE"
+"""The variable by which a shell's completion script asks for words."""
+
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON document; words go to standard error.")
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runlane.cli import output, session
-from runlane.cli.options import Json
+from runlane.cli.options import COMPLETE, Json
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 
 if TYPE_CHECKING:
@@ -161,9 +161,7 @@ def _completion(
     # Deferred: used by this command alone.
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # noqa: PLC0415
 
-    script = get_completion_script(
-        prog_name="runlane", complete_var="_RUNLANE_COMPLETE", shell=name
-    )
+    script = get_completion_script(prog_name="runlane", complete_var=COMPLETE, shell=name)
     typer.echo(script)
 
 

@@ -1,8 +1,10 @@
 """The command line's frame: names, misuse, and what is printed where."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -96,6 +98,22 @@ def test_a_dry_run_prints_what_would_be_sent(capsys: pytest.CaptureFixture[str])
     said = json.loads(capsys.readouterr().out)
     assert ("t", {"assistant_id": "a"}) == (said["thread_id"], said["params"])
     assert 3600 == said["options"]["deadline"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("runlane re", ["retrieve"]), ("runlane s", ["simulate", "steps", "submit"])],
+)
+def test_completion_completes(line: str, words: list[str]) -> None:
+    """What the script asks for is answered."""
+    program = Path(sys.executable).with_name("runlane")
+    asked = {"_RUNLANE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": "1"}
+
+    said = subprocess.run(
+        [program], env=os.environ | asked, capture_output=True, text=True, check=True
+    )
+
+    assert words == sorted(said.stdout.split())
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
