@@ -23,7 +23,7 @@ from runlane.errors import (
 )
 from runlane.settings import Settings
 from runsapi import Run
-from tests.lab import Lab
+from tests.lab import Lab, eventually
 from tests.simulator_process import SimulatorProcess
 from workflows.contract import ReceiptStatus
 
@@ -306,6 +306,51 @@ async def test_an_ended_run_needs_no_worker(client: Client, simulator: Simulator
     assert time.monotonic() - began < 1
     assert ("completed", True) == (view.run.status, view.runlane.simulated)
     assert view.run.usage is not None
+
+
+async def test_what_is_being_tried_again_is_shown(
+    client: Client, simulator: SimulatorProcess
+) -> None:
+    """While the upstream is down, a view says what the last try met and when the next is due."""
+    desk = Desk(Lab(client, simulator))
+    async with desk.lab.worker(upstream_url="http://127.0.0.1:1/v1"):
+        run = await desk.create()
+        view = await eventually(
+            lambda: desk.runs.view(run.id), lambda seen: seen.runlane.retrying is not None
+        )
+
+    assert "queued" == view.run.status
+    assert view.runlane.next_try_at is not None
+    assert time.time() - 5 < view.runlane.next_try_at < time.time() + 60
+
+
+async def test_an_attached_polls_findings_are_shown(desk: Desk) -> None:
+    """A view shows what the poll under way has seen, although no event tells the workflow."""
+    await desk.lab.scenario(rounds=[{"queued": 0.1, "in_progress": 8}])
+    run = await desk.runs.create(desk.lab.thread_id, assistant_id=desk.lab.assistant_id)
+
+    view = await eventually(
+        lambda: desk.runs.view(run.id), lambda seen: seen.run.status == "in_progress"
+    )
+
+    assert view.runlane.polls > 0
+    assert "in_progress" == view.runlane.upstream_status
+
+
+async def test_a_nudge_makes_a_run_look(desk: Desk) -> None:
+    """A run that would look again in an hour looks now."""
+    await desk.lab.scenario(rounds=[{"queued": 0.1, "in_progress": 0.2}])
+    run = await desk.runs.create(
+        desk.lab.thread_id, assistant_id=desk.lab.assistant_id, poll_interval_ms=3_600_000
+    )
+    await eventually(
+        lambda: desk.runs.view(run.id),
+        lambda seen: seen.runlane.upstream_run_id is not None,
+    )
+    await asyncio.sleep(2.5)
+    await desk.runs.nudge(run.id)
+
+    assert "completed" == (await desk.runs.poll(run.id, timeout=20)).status
 
 
 async def test_no_such_run_is_told_everywhere(desk: Desk) -> None:
