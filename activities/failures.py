@@ -40,7 +40,7 @@ MAX_SAID = 300
 _LONGEST_DELAY = timedelta(hours=1)
 
 
-def raise_for_upstream(error: RunsAPIError, *, creating: bool) -> NoReturn:
+def raise_for_upstream(error: RunsAPIError, *, creating: bool, reading: bool = False) -> NoReturn:
     """Raise what Temporal is to make of an upstream's error.
 
     Args:
@@ -48,9 +48,11 @@ def raise_for_upstream(error: RunsAPIError, *, creating: bool) -> NoReturn:
         creating: Whether the call was to bring an upstream run into being. Then there is nothing
             to keep alive, and what trying again can't mend is final. On a run that exists, the
             same errors block it, so that a rotated key or a paid bill lets it go on.
+        reading: Whether the call only looked at a run that exists. No answer to that is final: it
+            would end a run that may be alive, with all its answers.
     """
     if isinstance(error, APIStatusError):
-        _raise_for_status(error, creating=creating)
+        _raise_for_status(error, creating=creating, reading=reading)
     if isinstance(error, APIConnectionError):
         raise unavailable(str(error)) from None
     if isinstance(error, CredentialsError):
@@ -109,7 +111,7 @@ def blocked_kind(error: BaseException | None) -> str | None:
     return None
 
 
-def _raise_for_status(error: APIStatusError, *, creating: bool) -> NoReturn:
+def _raise_for_status(error: APIStatusError, *, creating: bool, reading: bool) -> NoReturn:
     said = _said(error)
     if error.code == "insufficient_quota" or error.type == "insufficient_quota":
         message = f"{said}. Raise the upstream account's quota or mend its billing."
@@ -128,7 +130,7 @@ def _raise_for_status(error: APIStatusError, *, creating: bool) -> NoReturn:
         raise (
             refusal("server_error", message) if creating else blocked("not_found", message)
         ) from None
-    if _worth_retrying(error):
+    if reading or _worth_retrying(error):
         limited = error.status_code == 429
         raise unavailable(
             said, type=RATE_LIMITED if limited else UNAVAILABLE, after=_server_delay(error)
@@ -152,21 +154,20 @@ def _worth_retrying(error: APIStatusError) -> bool:
 
 def _server_delay(error: APIStatusError) -> timedelta | None:
     """Return how long the server wants to be left alone: `retry-after-ms`, then `retry-after`."""
-    milliseconds = error.headers.get("retry-after-ms")
-    seconds = error.headers.get("retry-after")
-    delay: timedelta | None = None
+    seconds = error.headers.get("retry-after", "")
+    delay = (
+        _duration(error.headers.get("retry-after-ms", ""), timedelta(milliseconds=1))
+        or _duration(seconds, timedelta(seconds=1))
+        or _until_date(seconds)
+    )
+    return None if delay is None or delay <= timedelta(0) else min(delay, _LONGEST_DELAY)
+
+
+def _duration(text: str, unit: timedelta) -> timedelta | None:
     try:
-        if milliseconds is not None:
-            delay = timedelta(milliseconds=float(milliseconds))
-        elif seconds is not None:
-            delay = timedelta(seconds=float(seconds))
+        return float(text) * unit
     except (ValueError, OverflowError):
-        delay = None
-    if delay is None and seconds is not None:
-        delay = _until_date(seconds)
-    if delay is None or delay <= timedelta(0):
         return None
-    return min(delay, _LONGEST_DELAY)
 
 
 def _until_date(text: str) -> timedelta | None:

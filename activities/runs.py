@@ -350,7 +350,7 @@ class RunActivities:
                 target.run_id, thread_id=target.thread_id
             )
         except RunsAPIError as error:
-            failures.raise_for_upstream(error, creating=False)
+            failures.raise_for_upstream(error, creating=False, reading=True)
         return Observed(run=response.data, poll_after_ms=poll_after_ms(response.headers))
 
     async def _settle(self, input: CreateInput) -> Created:
@@ -437,7 +437,7 @@ class RunActivities:
                 if not wanted:
                     return True
         except RunsAPIError as error:
-            failures.raise_for_upstream(error, creating=False)
+            failures.raise_for_upstream(error, creating=False, reading=True)
         return False
 
 

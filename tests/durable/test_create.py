@@ -10,6 +10,8 @@ import pytest
 from activities import runs
 from tests.lab import QUICK, Lab, LabRun, eventually
 from tests.outsider import Outsider
+from workflows.contract import MetadataUpdate
+from workflows.run import RunWorkflow
 
 QUOTA_WORDS = "You exceeded your current quota"
 ONE_CALL = [{"queued": 0.05, "in_progress": 0.05, "calls": [{"name": "ask"}]}]
@@ -105,7 +107,7 @@ async def test_what_may_pass_is_tried_again(lab: Lab, kind: str, fields: dict[st
     assert await lab.accepted("runs.create") == 1
 
 
-@pytest.mark.parametrize("form", ["seconds", "milliseconds", "date"])
+@pytest.mark.parametrize("form", ["seconds", "milliseconds", "date", "half garbage"])
 async def test_no_request_comes_before_the_server_wants_one(
     lab: Lab, outsider: Outsider, form: str
 ) -> None:
@@ -115,6 +117,7 @@ async def test_no_request_comes_before_the_server_wants_one(
         "seconds": {"retry-after": "2"},
         # The finer header beats the coarser one.
         "milliseconds": {"retry-after-ms": "2000", "retry-after": "60"},
+        "half garbage": {"retry-after-ms": "soon", "retry-after": "2"},
         # A date has whole seconds, so that the wait is up to a second shorter.
         "date": {"retry-after": format_datetime(datetime.now(UTC) + timedelta(seconds=5))},
     }
@@ -320,3 +323,26 @@ async def test_an_upstream_that_never_answers_is_given_up_at_the_deadline(lab: L
     assert "deadline" in result.run.last_error.message
     assert await lab.received("runs.create") >= 2
     assert await lab.accepted("runs.create") == 0
+
+
+async def test_metadata_changed_during_the_create_follows_it(lab: Lab, outsider: Outsider) -> None:
+    """What is changed while the create is on its way reaches the upstream right after it."""
+    await lab.scenario(rounds=ONE_CALL)
+    held = await lab.fault("runs.create", "hold_after")
+    run = await lab.start(params={"metadata": {"ticket": "7"}})
+    await lab.held(held)
+
+    await run.handle.execute_update(
+        RunWorkflow.update_metadata, MetadataUpdate(metadata={"ticket": "8"})
+    )
+    await lab.release(held)
+    await eventually(lambda: lab.accepted("runs.update"), lambda count: count == 1)
+
+    (upstream,) = outsider.runs()
+    assert upstream["metadata"] == {
+        "ticket": "8",
+        "runlane_run_id": run.id,
+        "runlane_attempt": "1",
+    }
+    await run.cancel()
+    await run.result()

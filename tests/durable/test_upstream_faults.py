@@ -191,11 +191,18 @@ async def test_a_worker_of_another_upstream_does_not_touch_the_run(
         ("server_error", {}),
         ("rate_limit", {"retry_after": 1}),
         ("status", {"status": 503, "body": "<html>"}),
+        ("status", {"status": 400}),
+        ("server_error", {"headers": {"x-should-retry": "false"}}),
     ],
-    ids=["html", "truncated", "list", "empty", "null", "reset", "lost", "500", "429", "503"],
+    ids=[
+        *("html", "truncated", "list", "empty", "null", "reset", "lost", "500", "429", "503"),
+        *("400", "500 told not to"),
+    ],
 )
 async def test_nonsense_in_a_leg_is_outlasted(lab: Lab, kind: str, fields: dict[str, Any]) -> None:
-    """What no poll can make sense of is asked for again; the run neither ends nor shows it."""
+    """No answer to a look is final: what can't be made sense of is asked for again, and the run
+    neither ends nor shows it.
+    """
     await lab.scenario(rounds=[{**DONE, "in_progress": 0.5}])
     await lab.fault("runs.retrieve", kind, times=2, **fields)
     run = await lab.start()
