@@ -8,6 +8,7 @@ Whoever knows `client.beta.threads.runs` knows `client.runs`. A run's id is enou
 `thread_id`, where given, is checked.
 """
 
+import asyncio
 import contextlib
 import os
 import warnings
@@ -64,6 +65,7 @@ from workflows.contract import (
 
 _START_TIMEOUT = timedelta(seconds=15)
 _MESSAGE_TRIES = 3
+_BETWEEN_TRIES_SECONDS = 0.3
 
 _T = TypeVar("_T")
 
@@ -244,7 +246,7 @@ class Runs:
                 await self._send(run_id, UPDATE_METADATA_UPDATE, change, Acknowledged)
             except messages.RunClosed:
                 view = await reading.read(self._client, run_id)
-                text = f"{run_id} ended as {view.run.status}; its metadata stays as it is."
+                text = f"{run_id} is {view.run.status}; its metadata stays as it is."
                 raise RunEnded(text, param="run_id") from None
         return await self.retrieve(run_id)
 
@@ -492,6 +494,7 @@ class Runs:
                 # It was ending, and hasn't ended: an ending run says so itself, in its view.
                 if (await reading.read(self._client, run_id)).runlane.cancel_requested:
                     raise
+                await asyncio.sleep(_BETWEEN_TRIES_SECONDS)
             except NoWorker:
                 description = await reading.describe(self._client, run_id)
                 if reading.is_closed(description):
