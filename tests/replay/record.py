@@ -1,0 +1,144 @@
+"""Record histories for the replay test: `python -m tests.replay.record`, from the root.
+
+Each scenario is driven on the embedded server over real HTTP, and its executions' histories are
+written to `histories/<version>/<scenario>-<number>.json`. A file stays as it is for as long as runs
+of its version may be alive; a new version of the workflow adds a directory.
+"""
+
+import asyncio
+import tempfile
+import tomllib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from temporalio.client import WorkflowHistory
+
+from runlane.embedded import EmbeddedTemporal
+from runlane.settings import Settings
+from runlane.temporal import connect
+from tests.histories import chain
+from tests.lab import Lab, LabRun
+from tests.simulator_process import SimulatorProcess
+
+ROOT = Path(__file__).resolve().parents[2]
+HISTORIES = Path(__file__).parent / "histories"
+
+_SUGGESTED_AT = 30
+"""Events from which on the second server suggests to continue as new."""
+_QUICK: dict[str, Any] = {"queued": 0.05, "in_progress": 0.05}
+_ASKS: dict[str, Any] = {**_QUICK, "calls": [{"name": "look_up", "arguments": {"order": 1}}]}
+
+
+async def one_tool_round(lab: Lab) -> LabRun:
+    """Create, wait, answer, submit, wait, complete."""
+    await lab.scenario(rounds=[_ASKS, _QUICK])
+    run = await lab.start(params={"metadata": {"ticket": "7"}})
+    await run.answer_all()
+    await run.result()
+    return run
+
+
+async def expiry_and_recreation(lab: Lab) -> LabRun:
+    """The upstream run expires with one of two calls answered; another one takes both answers."""
+    calls = [{"name": "look_up", "arguments": {"order": 1}}, {"name": "refund"}]
+    await lab.scenario(expires_after=1, rounds=[{**_QUICK, "calls": calls}, _QUICK])
+    run = await lab.start()
+    view = await run.until(lambda view: len(view.runlane.pending) == 2)
+    await run.submit((view.runlane.pending[0].tool_call_id, "first"))
+    await run.until(lambda view: view.runlane.parked)
+    await lab.scenario(rounds=[{**_QUICK, "calls": calls}, _QUICK])
+    await run.submit((view.runlane.pending[1].tool_call_id, "second"))
+    await run.result()
+    return run
+
+
+async def cancel_during_a_leg(lab: Lab) -> LabRun:
+    """A cancel while a poll is attached."""
+    await lab.scenario(rounds=[{"queued": 0.1, "ends": "never"}])
+    run = await lab.start()
+    await run.until(lambda view: view.runlane.attempt == 1)
+    await asyncio.sleep(0.5)
+    await run.cancel()
+    await run.result()
+    return run
+
+
+async def early_answers_over_continue_as_new(lab: Lab) -> LabRun:
+    """Five rounds in short histories, with answers that come before they are asked for."""
+    await lab.scenario(rounds=[*([_ASKS] * 5), _QUICK])
+    run = await lab.start()
+    for number in range(5):
+        await run.signal((f"call_nobody_asks_for_{number}", "early"))
+        await run.answer_all(f"answer {number}")
+        await run.until(lambda view: not view.runlane.pending)
+    await run.result()
+    return run
+
+
+async def parked_until_its_deadline(lab: Lab) -> LabRun:
+    """Nobody answers: the upstream run expires, then ours."""
+    await lab.scenario(expires_after=1, rounds=[_ASKS])
+    run = await lab.start(deadline=10.0)
+    await run.until(lambda view: view.runlane.parked)
+    await run.result()
+    return run
+
+
+async def blocked_and_mended(lab: Lab) -> LabRun:
+    """The key is refused at the submit, and works again a moment later."""
+    await lab.scenario(rounds=[_ASKS, _QUICK])
+    await lab.fault("runs.submit_tool_outputs", "unauthorized", times=2)
+    run = await lab.start()
+    await run.answer_all()
+    await run.result()
+    return run
+
+
+Scenario = Callable[[Lab], Awaitable[LabRun]]
+SCENARIOS: tuple[Scenario, ...] = (
+    one_tool_round,
+    expiry_and_recreation,
+    cancel_during_a_leg,
+    parked_until_its_deadline,
+    blocked_and_mended,
+)
+IN_SHORT_HISTORIES: tuple[Scenario, ...] = (early_answers_over_continue_as_new,)
+
+
+def version() -> str:
+    """Return the version whose histories these are."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["version"])
+
+
+async def _record(scenarios: tuple[Scenario, ...], config: dict[str, Any], directory: Path) -> None:
+    with tempfile.TemporaryDirectory() as data, SimulatorProcess() as simulator:
+        async with EmbeddedTemporal(Path(data), extra_dynamic_config=config) as server:
+            client = await connect(
+                Settings(data_dir=Path(data)), environ={"TEMPORAL_ADDRESS": server.address}
+            )
+            for scenario in scenarios:
+                lab = Lab(client, simulator)
+                async with lab.worker():
+                    run = await scenario(lab)
+                    executions = await chain(client, run)
+                for number, events in enumerate(executions, 1):
+                    path = directory / f"{scenario.__name__}-{number}.json"
+                    history = WorkflowHistory(run.id, events)
+                    path.write_text(history.to_json() + "\n", encoding="utf-8")
+                    print(path.relative_to(ROOT), len(events), "events")
+
+
+async def main() -> None:
+    """Record all scenarios for the present version."""
+    directory = HISTORIES / version()
+    directory.mkdir(parents=True, exist_ok=True)
+    await _record(SCENARIOS, {}, directory)
+    await _record(
+        IN_SHORT_HISTORIES, {"limit.historyCount.suggestContinueAsNew": _SUGGESTED_AT}, directory
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

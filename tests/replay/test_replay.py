@@ -1,0 +1,91 @@
+"""Saved histories still replay, so a deploy strands no living run; and the sandbox stays strict."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer, WorkflowRunner
+from temporalio.worker.workflow_sandbox import (
+    SandboxedWorkflowRunner,
+    SandboxRestrictions,
+)
+from temporalio.workflow import NondeterminismError, SandboxImportNotificationPolicy
+
+from runlane.temporal import data_converter
+from worker import WORKFLOWS
+
+HISTORIES = sorted((Path(__file__).parent / "histories").rglob("*.json"))
+FIRSTS = [path for path in HISTORIES if path.stem.endswith("-1")]
+"""The last execution of a chain may have nothing to do but end."""
+_SCENARIOS = (
+    "one_tool_round",
+    "expiry_and_recreation",
+    "cancel_during_a_leg",
+    "early_answers_over_continue_as_new",
+    "parked_until_its_deadline",
+    "blocked_and_mended",
+)
+_STRICT = SandboxedWorkflowRunner(
+    restrictions=SandboxRestrictions.default.with_import_notification_policy(
+        SandboxImportNotificationPolicy.RAISE_ON_UNINTENTIONAL_PASSTHROUGH
+    )
+)
+
+
+def _replayer(runner: WorkflowRunner | None = None) -> Replayer:
+    # No payload store: a saved history holds all it needs.
+    return Replayer(
+        workflows=WORKFLOWS,
+        data_converter=data_converter(),
+        workflow_runner=runner or SandboxedWorkflowRunner(),
+    )
+
+
+def _load(path: Path) -> WorkflowHistory:
+    return WorkflowHistory.from_json(path.stem, path.read_text(encoding="utf-8"))
+
+
+async def _no_histories() -> AsyncIterator[WorkflowHistory]:
+    nothing: tuple[WorkflowHistory, ...] = ()
+    for history in nothing:
+        yield history
+
+
+async def test_every_workflow_loads_in_a_strict_sandbox() -> None:
+    """No workflow module drags an unvetted module into the sandbox."""
+    async with _replayer(_STRICT).workflow_replay_iterator(_no_histories()) as results:
+        assert [] == [result async for result in results]
+
+
+def test_each_scenario_has_a_history() -> None:
+    """No scenario is replayed by nothing."""
+    names = {path.stem.rpartition("-")[0] for path in HISTORIES}
+
+    assert names >= set(_SCENARIOS)
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+async def test_a_saved_history_replays(path: Path) -> None:
+    """Today's workflow does what this version's did, event by event."""
+    await _replayer(_STRICT).replay_workflow(_load(path))
+
+
+@pytest.mark.parametrize("path", FIRSTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+async def test_a_history_with_an_event_changed_does_not_replay(path: Path) -> None:
+    """A workflow that does otherwise than its history is found out: the test above can fail."""
+    history = _load(path)
+    events = list(history.events)
+    scheduled = next(
+        event
+        for event in events
+        if event.HasField("activity_task_scheduled_event_attributes")
+        or event.HasField("timer_started_event_attributes")
+    )
+    if scheduled.HasField("timer_started_event_attributes"):
+        scheduled.timer_started_event_attributes.timer_id = "another"
+    else:
+        scheduled.activity_task_scheduled_event_attributes.activity_type.name = "runs.another"
+
+    with pytest.raises(NondeterminismError):
+        await _replayer().replay_workflow(WorkflowHistory(history.workflow_id, events))
