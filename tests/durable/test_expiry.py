@@ -48,6 +48,12 @@ async def parked(run: LabRun, outsider: Outsider, *, attempt: int = 1) -> RunVie
     return await run.until(lambda view: view.runlane.parked)
 
 
+async def expired(run: LabRun, outsider: Outsider, *, attempt: int) -> None:
+    """Let the upstream run of that attempt expire while it works."""
+    view = await run.until(lambda view: view.runlane.attempt == attempt)
+    outsider.force(str(view.runlane.upstream_run_id), "expired")
+
+
 async def test_a_run_outlives_its_upstream_run(lab: Lab, outsider: Outsider) -> None:
     """At `expires_at` the upstream is looked at; the run is parked, and still waits as before.
 
@@ -55,7 +61,7 @@ async def test_a_run_outlives_its_upstream_run(lab: Lab, outsider: Outsider) -> 
     """
     message = {"role": "user", "content": "Where is my order?"}
     params = {"additional_messages": [message], "metadata": {"ticket": "7"}, "temperature": 0.5}
-    await lab.scenario(rounds=[A, DONE], expires_after=2)
+    await lab.scenario(rounds=[A, DONE], expires_after=3)
     run = await lab.start(params=params)
 
     view = await run.until(lambda view: view.runlane.parked)
@@ -95,13 +101,13 @@ async def test_an_expiry_is_noticed_whatever_expires_at_says(lab: Lab, form: str
     """Expiry is read, never inferred: without a usable instant the run is looked at on the curve,
     and neither parked too soon nor asked in a hot loop.
     """
-    await lab.scenario(rounds=[A, DONE], expires_after=2, expires_at_form=form)
+    await lab.scenario(rounds=[A, DONE], expires_after=3, expires_at_form=form)
     run = await lab.start()
     early = await run.until_status("requires_action")
     assert not early.runlane.parked
 
     view = await run.until(lambda view: view.runlane.parked)
-    assert await lab.received("runs.retrieve") <= 6
+    assert await lab.received("runs.retrieve") <= 8
     await run.submit((ids(view)[0], "yes"))
 
     assert (await run.result()).run.status == "completed"
@@ -291,7 +297,7 @@ async def test_five_rounds_each_answered_after_the_expiry(lab: Lab, outsider: Ou
 
 async def test_fail_on_expiry(lab: Lab) -> None:
     """With `on_expiry: fail` an expired upstream run ends ours as `expired`, at once."""
-    await lab.scenario(rounds=[A, DONE], expires_after=1)
+    await lab.scenario(rounds=[A, DONE], expires_after=3)
     run = await lab.start(on_expiry="fail")
 
     result = await run.result()
@@ -320,10 +326,12 @@ async def test_three_tries_in_a_row_that_take_no_answer_are_enough(
     """With an answer to give, three upstream runs may expire without taking it; then the run is
     `expired` and the answer `unused`.
     """
-    await lab.scenario(attempts={"1": [A]}, rounds=[SLOW], expires_after=1)
-    run = await lab.start()
-    view = await run.until(lambda view: view.runlane.parked)
+    await lab.scenario(attempts={"1": [A]}, rounds=[SLOW])
+    run = await lab.start(timing=SOON)
+    view = await parked(run, outsider)
     await run.submit((ids(view)[0], "yes"))
+    for attempt in (2, 3, 4):
+        await expired(run, outsider, attempt=attempt)
 
     result = await run.result()
 
@@ -345,11 +353,15 @@ async def test_an_answer_that_is_taken_resets_the_count(lab: Lab, outsider: Outs
             "6": [SLOW],
             "7": [A, DONE],
         },
-        expires_after=1,
     )
-    run = await lab.start()
-    view = await run.until(lambda view: view.runlane.parked)
+    run = await lab.start(timing=SOON)
+    view = await parked(run, outsider)
     await run.submit((ids(view)[0], "yes"))
+    for attempt in (2, 3):
+        await expired(run, outsider, attempt=attempt)
+    await run.until(lambda view: outcomes(view) == ["submitted"])
+    for attempt in (4, 5, 6):
+        await expired(run, outsider, attempt=attempt)
 
     result = await run.result()
 
