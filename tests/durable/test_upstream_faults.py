@@ -335,3 +335,19 @@ async def test_an_upstream_that_refuses_the_update_keeps_the_run(lab: Lab, statu
     assert result.run.status == "completed"
     assert result.run.metadata == {"ticket": "8"}
     assert await lab.received("runs.update") == 1
+
+
+async def test_an_update_that_is_never_done_does_not_hold_up_the_run(lab: Lab) -> None:
+    """A server that answers 500 to every update: given up after the time of one effect."""
+    await lab.scenario(rounds=[ASK, DONE])
+    await lab.fault("runs.update", "server_error", times=0)
+    run = await lab.start(timing=QUICK.model_copy(update={"effect_for": 7.0}))
+    await run.until_status("requires_action")
+
+    await update(run, ticket="8")
+    await run.answer_all("yes")
+    result = await run.result()
+
+    assert result.run.status == "completed"
+    assert result.run.metadata == {"ticket": "8"}
+    assert await lab.received("runs.update") >= 2
