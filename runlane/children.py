@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 START_TIMEOUT = timedelta(seconds=60)
-GRACE = timedelta(seconds=20)
-"""Until a child that was told to end is killed; a worker lets requests under way end (15 s)."""
+GRACE = timedelta(seconds=30)
+"""Until a child that was told to end is killed; a worker gives its requests 15 s of that."""
 
 _CHUNK_BYTES = 65_536
 _LOG_TAIL_BYTES = 2_000

@@ -23,7 +23,7 @@ from runlane.workers import namespace_data
 
 RUNLANE = Path(sysconfig.get_path("scripts")) / "runlane"
 START_SECONDS = 60.0
-END_SECONDS = 30.0
+END_SECONDS = 45.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
