@@ -88,6 +88,9 @@ class CreateInput(_Model):
     """Seconds since our run began: an upstream run older than that is not ours."""
     look_first: bool = False
     """Look for the stamp before the first request too: this execution may be a Reset."""
+    execution: str = ""
+    """Which execution of the workflow asked for this. In another one the activity was begun before
+    a Reset, which counts its attempts anew."""
     find_only: bool = False
     """Only look, don't create: the run is being stopped."""
     settle_for: float = 0.0
@@ -196,7 +199,7 @@ class RunActivities:
         async with heartbeating():
             if input.find_only:
                 return await self._settle(input)
-            if input.look_first or activity.info().attempt > 1:
+            if input.look_first or _may_repeat(input):
                 found = await self._find(input)
                 if found is not None:
                     return found
@@ -453,6 +456,12 @@ def _step_outputs(step: Any) -> list[tuple[str, str | None]]:
         for call in details.tool_calls
         if getattr(call, "type", None) == "function"
     ]
+
+
+def _may_repeat(input: CreateInput) -> bool:
+    """Tell whether an earlier attempt may have been accepted, one before a Reset included."""
+    info = activity.info()
+    return info.attempt > 1 or input.execution not in ("", info.workflow_run_id)
 
 
 def _is_first(input: CreateInput) -> bool:

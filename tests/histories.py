@@ -10,10 +10,16 @@ from tests.lab import LabRun
 from workflows.contract import PENDING_MEMO, PendingCall
 
 
-async def chain(client: Client, run: LabRun) -> list[list[HistoryEvent]]:
-    """Return the histories of all executions of a run, from the first to the present one."""
+async def chain(client: Client, run: LabRun, first: str | None = None) -> list[list[HistoryEvent]]:
+    """Return the histories of all executions of a run, from the first to the present one.
+
+    Args:
+        client: Of the run's server.
+        run: Ours.
+        first: The first execution's id, where the run's handle doesn't know it.
+    """
     found: list[list[HistoryEvent]] = []
-    execution = run.handle.first_execution_run_id
+    execution = first or run.handle.first_execution_run_id
     while execution:
         history = await client.get_workflow_handle(run.id, run_id=execution).fetch_history()
         found.append(list(history.events))

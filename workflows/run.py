@@ -447,7 +447,9 @@ class RunWorkflow:
     # Inputs
 
     def _first_state(self) -> RunState:
-        started = workflow.info().start_time.timestamp()
+        # Not the first task's time: after a Reset that is the Reset's, and the upstream run that
+        # is to be found would count as older than this one.
+        started = workflow.info().workflow_start_time.timestamp()
         metadata = self._request.params.get("metadata") or {}
         return RunState(deadline_at=started + self._options.deadline, metadata=dict(metadata))
 
@@ -458,6 +460,7 @@ class RunWorkflow:
             self._state,
             self._now(),
             look_first=self._may_repeat() or self._state.create_unsettled,
+            execution=workflow.info().run_id,
         )
 
     def _target(self) -> Target:
@@ -469,6 +472,9 @@ class RunWorkflow:
         )
 
     def _continue_as_new(self) -> None:
+        if self._nudged:
+            # This object ends here, and the wish with it.
+            self._state.next_poll_at = self._state.next_look_at = self._now()
         workflow.continue_as_new(
             RunInput(request=self._request, state=self._state),
             memo=memo(self._request, self._state),

@@ -1,0 +1,169 @@
+"""Temporal's Reset: a run begins again from an old moment, while upstream nothing is undone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+
+from tests.histories import history
+from tests.lab import Lab, LabRun, eventually
+from tests.outsider import Outsider
+from workflows.run import RunWorkflow
+
+ASK = {"queued": 0.05, "in_progress": 0.05, "calls": [{"name": "pay"}]}
+LAST = {"queued": 0.05, "in_progress": 0.05, "says": "Done."}
+ENDLESS = {"queued": 0.0, "ends": "never"}
+
+
+async def reset(lab: Lab, run: LabRun, chosen: Callable[[HistoryEvent], bool]) -> LabRun:
+    """Reset the run to the first completed workflow task that is chosen; return it as it is now."""
+    present = (await run.handle.describe()).run_id
+    task = next(
+        event
+        for event in await history(run)
+        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED and chosen(event)
+    )
+    answer = await lab.client.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=lab.client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=run.id, run_id=present),
+            reason="a test",
+            workflow_task_finish_event_id=task.event_id,
+            request_id=f"{run.id}-{task.event_id}",
+        )
+    )
+
+    async def current() -> str | None:
+        return (await run.handle.describe()).run_id
+
+    await eventually(current, lambda now: now == answer.run_id)
+    # A handle of the start would tell of the execution that the reset terminated.
+    return LabRun(lab.client.get_workflow_handle_for(RunWorkflow.run, run.id))
+
+
+def the_first(event: HistoryEvent) -> bool:
+    """Choose the task that began the run."""
+    return True
+
+
+def scheduling(run_events: list[HistoryEvent], activity: str) -> Callable[[HistoryEvent], bool]:
+    """Choose the task that scheduled an activity."""
+    task = next(
+        event.activity_task_scheduled_event_attributes.workflow_task_completed_event_id
+        for event in run_events
+        if event.activity_task_scheduled_event_attributes.activity_type.name == activity
+    )
+    return lambda event: event.event_id == task
+
+
+async def test_a_reset_to_the_beginning_adopts_the_upstream_run(lab: Lab) -> None:
+    """Begun anew while its upstream run waits, a run finds it by its stamp and asks again."""
+    await lab.scenario(rounds=[ASK, LAST])
+    run = await lab.start(deadline=3600.0)
+    before = await run.until_status("requires_action")
+
+    run = await reset(lab, run, the_first)
+
+    after = await run.until_status("requires_action")
+    assert after.runlane.upstream_run_id == before.runlane.upstream_run_id
+    assert after.runlane.attempt == 1
+    assert after.runlane.pending[0].tool_call_id == before.runlane.pending[0].tool_call_id
+    assert after.run.created_at == before.run.created_at
+    assert after.runlane.deadline_at == before.runlane.deadline_at
+    await run.answer_all()
+    assert (await run.result()).run.status == "completed"
+    assert await lab.received("runs.create") == 1
+    assert await lab.received("runs.submit_tool_outputs") == 1
+
+
+async def test_a_reset_to_the_beginning_after_the_submit(lab: Lab, outsider: Outsider) -> None:
+    """Begun anew after its outputs were taken, a run doesn't submit a second time."""
+    await lab.scenario(rounds=[ASK, ENDLESS])
+    run = await lab.start()
+    await run.answer_all("paid")
+    await run.until(lambda view: [a.outcome for a in view.runlane.answers] == ["submitted"])
+
+    run = await reset(lab, run, the_first)
+
+    view = await run.until(lambda view: view.runlane.upstream_run_id is not None)
+    assert view.runlane.upstream_run_id == outsider.runs()[0]["id"]
+    await lab.force(str(view.runlane.upstream_run_id), "completed")
+    result = await run.result()
+    assert result.run.status == "completed"
+    assert await lab.received("runs.create") == 1
+    assert await lab.received("runs.submit_tool_outputs") == 1
+
+
+@pytest.mark.parametrize("second", [ENDLESS, {**ASK, "calls": [{"name": "other"}]}])
+async def test_a_reset_to_the_submit(lab: Lab, outsider: Outsider, second: dict[str, Any]) -> None:
+    """Reset to the moment of its submit, a run reads that its outputs are in and goes on from
+    there, also when the upstream asks for the next ones already.
+    """
+    await lab.scenario(rounds=[ASK, second, LAST])
+    run = await lab.start()
+    await run.answer_all("paid")
+    await run.until(lambda view: [a.outcome for a in view.runlane.answers] == ["submitted"])
+    if second is not ENDLESS:
+        await run.until_status("requires_action")
+
+    events = await history(run)
+    run = await reset(lab, run, scheduling(events, "runs.submit_tool_outputs"))
+
+    view = await run.until(lambda view: [a.outcome for a in view.runlane.answers] == ["submitted"])
+    assert await lab.received("runs.submit_tool_outputs") == 1
+    assert outsider.bodies("runs.submit_tool_outputs")[0]["tool_outputs"][0]["output"] == "paid"
+    if second is ENDLESS:
+        await lab.force(str(view.runlane.upstream_run_id), "completed")
+    else:
+        await run.answer_all("second")
+    assert (await run.result()).run.status == "completed"
+    assert await lab.accepted("runs.create") == 1
+
+
+async def test_a_reset_while_the_create_is_under_way(lab: Lab, outsider: Outsider) -> None:
+    """Reset in the midst of a create that was accepted: it is looked for, though the activity
+    was scheduled before the reset, and though the upstream run has ended and locks nothing.
+    """
+    await lab.scenario(rounds=[LAST])
+    fault = await lab.fault("runs.create", "hold_after")
+    run = await lab.start()
+    await lab.held(fault)
+    # A task of its own, so that there is one to go back to after the create was scheduled.
+    await run.signal(("call_early", "x"))
+    await run.until(lambda view: view.runlane.early == ["call_early"])
+    await eventually(lambda: _statuses(outsider), lambda statuses: statuses == ["completed"])
+    scheduled = await history(run)
+    first = scheduling(scheduled, "runs.create")
+
+    run = await reset(lab, run, lambda event: not first(event))
+    await lab.release(fault, answer=False)
+
+    result = await run.result()
+    assert result.run.status == "completed"
+    assert await _statuses(outsider) == ["completed"]
+    assert await lab.accepted("runs.create") == 1
+
+
+async def _statuses(outsider: Outsider) -> list[str]:
+    return [upstream["status"] for upstream in outsider.runs()]
+
+
+async def test_a_reset_after_a_cancel(lab: Lab, outsider: Outsider) -> None:
+    """A run that was cancelled and begun anew reports what became of its upstream run."""
+    await lab.scenario(rounds=[ASK, LAST])
+    run = await lab.start()
+    await run.until_status("requires_action")
+    await run.cancel()
+    assert (await run.result()).run.status == "cancelled"
+
+    run = await reset(lab, run, the_first)
+
+    result = await run.result()
+    assert result.run.status == "cancelled"
+    assert await _statuses(outsider) == ["cancelled"]
+    assert await lab.accepted("runs.create") == 1
+    assert await lab.accepted("runs.cancel") == 1
