@@ -19,10 +19,11 @@ from temporalio.worker import Worker
 
 from activities.runs import RunActivities
 from runlane import search_attributes
+from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 from runlane.search_attributes import SearchAttributesMissing
-from runlane.settings import Settings, SettingsError, UpstreamAuth
-from runlane.temporal import TemporalUnreachable, connect
-from runsapi import Assistants, AzureKey, Credentials, FileKey, StaticKey
+from runlane.settings import Settings, SettingsError
+from runlane.temporal import connect
+from runlane.upstream import open_upstream
 from workflows.contract import poll_task_queue
 from workflows.run import RunWorkflow
 
@@ -80,36 +81,6 @@ def build_workers(
     ]
 
 
-def build_upstream(settings: Settings) -> Assistants:
-    """Return the connection to the upstream that the settings name.
-
-    Raises:
-        SettingsError: No upstream is named.
-    """
-    if settings.upstream_url is None:
-        raise SettingsError(
-            "RUNLANE_UPSTREAM_URL",
-            "not set. Say where runs are executed, or try everything with `runlane up --simulate`.",
-        )
-    return Assistants(
-        settings.upstream_url,
-        credentials=_credentials(settings),
-        auth=settings.upstream_auth.value,
-        api_version=settings.upstream_api_version,
-        timeout=settings.upstream_timeout.total_seconds(),
-    )
-
-
-def _credentials(settings: Settings) -> Credentials | None:
-    if settings.upstream_auth is UpstreamAuth.AZURE:
-        return AzureKey()
-    if settings.upstream_api_key_file is not None:
-        return FileKey(settings.upstream_api_key_file)
-    if settings.upstream_api_key is not None:
-        return StaticKey(settings.upstream_api_key)
-    return None
-
-
 async def run(
     settings: Settings, stop: asyncio.Event, ready: Callable[[Client], None] = lambda _: None
 ) -> None:
@@ -121,11 +92,11 @@ async def run(
         ready: Called once runs are served.
 
     Raises:
-        SettingsError: A setting is missing or wrong.
+        InvalidRequest: No upstream is named.
         TemporalUnreachable: Temporal doesn't answer.
         SearchAttributesMissing: The namespace lacks them and we may not register them.
     """
-    async with build_upstream(settings) as upstream:
+    async with open_upstream(settings) as upstream:
         client = await connect(settings)
         if not await search_attributes.registered(client):
             await search_attributes.register(client)
@@ -176,22 +147,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         asyncio.run(_serve(Settings.from_env(), as_json=arguments.json))
+    except RunlaneError as error:
+        return _fail(error, as_json=arguments.json)
     except SettingsError as error:
-        return _fail(str(error), 2, as_json=arguments.json)
-    except TemporalUnreachable as error:
-        return _fail(str(error), 5, as_json=arguments.json)
+        return _fail(InvalidRequest(str(error), param=error.variable), as_json=arguments.json)
     except SearchAttributesMissing as error:
-        return _fail(str(error), 1, as_json=arguments.json)
-    return 0
+        return _fail(RunlaneError(str(error), code="search_attributes"), as_json=arguments.json)
+    return ExitCode.DONE
 
 
-def _fail(message: str, code: int, *, as_json: bool) -> int:
+def _fail(error: RunlaneError, *, as_json: bool) -> int:
     if as_json:
-        error = {"message": message, "type": "worker_error", "param": None, "code": None}
-        sys.stdout.write(json.dumps({"error": error}) + "\n")
+        sys.stdout.write(json.dumps(error.as_json()) + "\n")
     else:
-        sys.stderr.write(message + "\n")
-    return code
+        sys.stderr.write(f"Error: {error.message}\n")
+    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -250,7 +250,9 @@ class RunActivities:
                 attached = time.monotonic() - began
                 progress["age"] = input.leg_age + attached
                 progress["polls"] += 1
-                progress["status"] = str(observed.run.status)
+                if progress.get("status") != observed.run.status:
+                    progress["status"] = str(observed.run.status)
+                    activity.heartbeat(progress)
                 following = poll_interval(
                     progress["age"],
                     poll_interval_ms=input.poll_interval_ms,

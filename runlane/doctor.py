@@ -21,7 +21,7 @@ from temporalio.service import RPCError
 import runlane
 from runlane import search_attributes, temporal, workers
 from runlane.durations import format_duration
-from runlane.errors import InvalidRequest
+from runlane.errors import InvalidRequest, NamespaceMissing, TemporalUnreachable
 from runlane.payload_store import FilePayloadStore
 from runlane.settings import Settings, SettingsError, UpstreamAuth
 from runlane.upstream import find_upstream, open_upstream
@@ -66,16 +66,11 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
     yield _versions()
     try:
         client = await temporal.connect(settings)
-    except temporal.NamespaceNotFound as error:
-        yield Finding("temporal", "ok", f"answers at {error.address}")
-        yield _problem(
-            "namespace",
-            str(error.reason),
-            "Set TEMPORAL_NAMESPACE, or: temporal operator namespace create -n NAME "
-            "--retention 30d",
-        )
+    except NamespaceMissing as error:
+        yield Finding("temporal", "ok", "answers")
+        yield _problem("namespace", error.message, "")
         client = None
-    except (temporal.TemporalUnreachable, SettingsError) as error:
+    except (TemporalUnreachable, SettingsError) as error:
         yield _problem("temporal", str(error), "")
         client = None
     if client is not None:

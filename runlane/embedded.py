@@ -26,8 +26,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from runlane import search_attributes
 from runlane.children import bound_to_parent
+from runlane.errors import Unreachable
 from runlane.settings import Settings
-from runlane.temporal import DATA_DIR_KEY, TemporalUnreachable, connect, payload_directory
+from runlane.temporal import DATA_DIR_KEY, connect, payload_directory
 
 NAMESPACE = "default"
 RETENTION = timedelta(days=30)
@@ -310,7 +311,7 @@ class EmbeddedTemporal:
                 client = client or await connect(settings, environ=environ)
                 if await self._prepare(client):
                     return
-            except TemporalUnreachable:
+            except Unreachable:
                 pass
             except RPCError as error:
                 if error.status not in _STARTING:

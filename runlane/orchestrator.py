@@ -30,7 +30,6 @@ from runlane import messages, reading, receipts, requests, search_attributes, te
 from runlane.errors import (
     AnswersRefused,
     KeyReused,
-    NamespaceMissing,
     NoWorker,
     RunEnded,
     RunlaneError,
@@ -62,6 +61,7 @@ from workflows.contract import (
     RunRequest,
     RunView,
 )
+from workflows.state import RunInput
 
 _START_TIMEOUT = timedelta(seconds=15)
 _MESSAGE_TRIES = 3
@@ -96,15 +96,7 @@ class Runlane:
             SettingsError: a variable can't be used.
         """
         settings = settings or Settings.from_env(environ)
-        try:
-            client = await temporal.connect(settings, environ=environ)
-        except temporal.NamespaceNotFound as error:
-            raise NamespaceMissing(
-                f"Temporal answers at {error.address}, but {error.reason}. Set TEMPORAL_NAMESPACE, "
-                "or create it: temporal operator namespace create -n NAME --retention 30d"
-            ) from error
-        except temporal.TemporalUnreachable as error:
-            raise TemporalUnreachable(str(error)) from error
+        client = await temporal.connect(settings, environ=environ)
         return cls(client, settings)
 
     @property
@@ -440,9 +432,6 @@ class Runs:
 
     async def _start(self, run_id: str, request: RunRequest) -> bool:
         """Start the workflow; return false where the run is there already, by the same request."""
-        # Deferred: it brings the activities' modules, which no other command needs.
-        from workflows.state import RunInput  # noqa: PLC0415
-
         try:
             with explained(self._client):
                 await self._client.start_workflow(

@@ -14,6 +14,7 @@ from workflows.contract import (
     ToolOutputMessage,
     ToolOutputs,
     content_digest,
+    receipt_for,
 )
 
 TAKEN = frozenset({ReceiptStatus.ACCEPTED, ReceiptStatus.EARLY, ReceiptStatus.DUPLICATE})
@@ -64,9 +65,6 @@ def json_bytes(value: object) -> int:
 
 def from_ended(view: RunView, delivery: ToolOutputs) -> Receipts:
     """Return what a run that takes no more messages says to answers: its result knows each call."""
-    # Deferred: it brings the activities with it, half of the time this command takes to start.
-    from workflows.answers import receipt_for  # noqa: PLC0415
-
     receipts = []
     for output in delivery.tool_outputs:
         status = ReceiptStatus.LATE

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from runlane.errors import NamespaceMissing, RunlaneError, TemporalUnreachable
+from runlane.errors import RunlaneError, TemporalUnreachable
+from runlane.temporal import no_namespace
 
 _SILENT = frozenset(
     {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
@@ -41,11 +42,7 @@ def said(error: RPCError, client: Client) -> RunlaneError:
             "TEMPORAL_API_KEY and TEMPORAL_NAMESPACE."
         )
     if is_namespace_missing(error):
-        return NamespaceMissing(
-            f"Temporal at {address} has no namespace {client.namespace!r}. Set TEMPORAL_NAMESPACE, "
-            "or create it: temporal operator namespace create "
-            f"-n {client.namespace} --retention 30d"
-        )
+        return no_namespace(address, client.namespace)
     if error.status is RPCStatusCode.INVALID_ARGUMENT and "search attribute" in error.message:
         return RunlaneError(
             "The namespace lacks Runlane's search attributes; runlane doctor has the commands "

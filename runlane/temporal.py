@@ -18,6 +18,7 @@ from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.service import RPCError, RPCStatusCode
 
+from runlane.errors import NamespaceMissing, TemporalUnreachable
 from runlane.payload_store import external_storage
 from runlane.settings import S3Location, Settings, SettingsError
 
@@ -28,27 +29,6 @@ CONNECT_TIMEOUT = timedelta(seconds=3)
 
 _PAYLOADS = "payloads"
 _STATUS_MESSAGE = re.compile(r'message: "((?:[^"\\]|\\.)*)"')
-
-
-class TemporalUnreachable(Exception):
-    """No Temporal server answered; the message names the address and what to do."""
-
-    def __init__(self, address: str, reason: str) -> None:
-        """Say where the server was looked for and why that failed."""
-        super().__init__(
-            f"Can't reach Temporal at {address}: {reason}. Start one with `runlane up`, or set "
-            "TEMPORAL_ADDRESS (and TEMPORAL_NAMESPACE, TEMPORAL_API_KEY) to yours."
-        )
-        self.address = address
-        self.reason = reason
-
-
-class NamespaceNotFound(TemporalUnreachable):
-    """Temporal answers, but it has no such namespace."""
-
-    def __init__(self, address: str, namespace: str) -> None:
-        """Name the namespace that was asked for."""
-        super().__init__(address, f"it has no namespace {namespace!r}")
 
 
 def payload_directory(data_dir: Path) -> Path:
@@ -94,7 +74,7 @@ async def connect(
 
     Raises:
         TemporalUnreachable: no server answered in time.
-        NamespaceNotFound: the server has no such namespace.
+        NamespaceMissing: the server has no such namespace.
         SettingsError: Temporal's variables or config file can't be used.
     """
     config = connect_config(environ)
@@ -107,9 +87,9 @@ async def connect(
             timeout.total_seconds(),
         )
     except TimeoutError:
-        raise TemporalUnreachable(address, f"no answer in {timeout.total_seconds():g} s") from None
+        raise _unreachable(address, f"no answer in {timeout.total_seconds():g} s") from None
     except RuntimeError as error:
-        raise TemporalUnreachable(address, _reason(error)) from error
+        raise _unreachable(address, _reason(error)) from error
     except ValueError as error:
         raise SettingsError("TEMPORAL_ADDRESS", f"{address!r}: {error}") from None
     if settings.data_dir is not None or settings.payload_store is not None:
@@ -144,9 +124,9 @@ async def _namespace_data_dir(client: Client, address: str, timeout: timedelta) 
         answer = await client.workflow_service.describe_namespace(request, timeout=timeout)
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
-            raise NamespaceNotFound(address, client.namespace) from None
+            raise no_namespace(address, client.namespace) from None
         if error.status in {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED}:
-            raise TemporalUnreachable(address, error.message) from error
+            raise _unreachable(address, error.message) from error
         # Not everyone may describe a namespace; then it is no embedded server's either.
         return None
     text = answer.namespace_info.data.get(DATA_DIR_KEY)
@@ -163,3 +143,18 @@ def _reason(error: RuntimeError) -> str:
     text = str(error)
     messages = _STATUS_MESSAGE.findall(text)
     return messages[-1] if messages else text.removeprefix("Failed client connect: ")
+
+
+def _unreachable(address: str, reason: str) -> TemporalUnreachable:
+    return TemporalUnreachable(
+        f"Can't reach Temporal at {address}: {reason}. Start one with `runlane up`, or set "
+        "TEMPORAL_ADDRESS (and TEMPORAL_NAMESPACE, TEMPORAL_API_KEY) to yours."
+    )
+
+
+def no_namespace(address: str, namespace: str) -> NamespaceMissing:
+    """Return the error for a server that answers and has no such namespace."""
+    return NamespaceMissing(
+        f"Temporal at {address} has no namespace {namespace!r}. Set TEMPORAL_NAMESPACE, or create "
+        f"it: temporal operator namespace create -n {namespace} --retention 30d"
+    )

@@ -20,7 +20,8 @@ def open_upstream(settings: Settings) -> Assistants:
     if settings.upstream_url is None:
         raise InvalidRequest(
             "RUNLANE_UPSTREAM_URL is not set, so this process doesn't know where runs are "
-            "executed. Set it (and RUNLANE_UPSTREAM_API_KEY) as for the worker.",
+            "executed. Set it (and RUNLANE_UPSTREAM_API_KEY), or try everything with "
+            "`runlane up --simulate`.",
             param="RUNLANE_UPSTREAM_URL",
         )
     return Assistants(

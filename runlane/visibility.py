@@ -75,7 +75,7 @@ async def known_view(execution: WorkflowExecution, *, known_at: float | None = N
     return RunView(
         run=Run.model_validate(fields),
         runlane=RunlaneView(
-            blocked=_blocked(execution, known_at),
+            blocked=_blocked(execution),
             pending=pending,
             deadline_at=deadline_at,
             known_at=known_at,
@@ -136,14 +136,14 @@ async def _pending(execution: WorkflowExecution) -> list[PendingCall]:
     return calls or []
 
 
-def _blocked(execution: WorkflowExecution, known_at: float) -> BlockedView | None:
+def _blocked(execution: WorkflowExecution) -> BlockedView | None:
     kind = _attribute(execution, search_attributes.BLOCKED.name)
     if kind not in set(BlockedKind) or execution.close_time is not None:
         return None
     return BlockedView(
         kind=BlockedKind(kind),
         message=f"Blocked ({kind}); the message is with the worker",
-        since_at=known_at,
+        since_at=None,
     )
 
 

@@ -1,3 +1,8 @@
 """Fixtures shared by all tiers."""
 
-pytest_plugins = ["tests.simulator_process", "tests.temporal_server", "tests.lab", "tests.processes"]
+pytest_plugins = [
+    "tests.simulator_process",
+    "tests.temporal_server",
+    "tests.lab",
+    "tests.processes",
+]

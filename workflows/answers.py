@@ -20,6 +20,7 @@ from workflows.contract import (
     ToolOutputs,
     canonical_json,
     content_digest,
+    receipt_for,
 )
 from workflows.state import Answer, EarlyAnswer, KnownCall, OpenCall, RunState
 
@@ -133,14 +134,6 @@ def assess(state: RunState, output: ToolOutputMessage, *, by_signal: bool = Fals
     if room is not None and size > room:
         return Receipt(tool_call_id=call_id, status=ReceiptStatus.TOO_LARGE, room=max(room, 0))
     return Receipt(tool_call_id=call_id, status=status)
-
-
-def receipt_for(outcome: AnswerOutcome, stands: str, delivered: str) -> ReceiptStatus:
-    """Return the receipt for a second answer to a call, by the digests of the two outputs."""
-    if stands == delivered:
-        return ReceiptStatus.DUPLICATE
-    submitted = (AnswerOutcome.SUBMITTED, AnswerOutcome.OVERTAKEN, AnswerOutcome.UNCERTAIN)
-    return ReceiptStatus.LATE if outcome in submitted else ReceiptStatus.CONFLICT
 
 
 def answer_of(state: RunState, call_id: str) -> Answer | None:

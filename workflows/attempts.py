@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from activities.runs import ATTEMPT_STAMP, RUN_ID_STAMP, STAMPS, CreateInput
+from activities.runs import ATTEMPT_STAMP, RUN_ID_STAMP, STAMPS, CreateInput, Upstream
 from runsapi import MAX_TEXT
 from workflows import answers
 from workflows.contract import RunRequest
@@ -32,13 +32,7 @@ def create_params(run_id: str, request: RunRequest, state: RunState) -> dict[str
 
 
 def create_input(
-    run_id: str,
-    request: RunRequest,
-    state: RunState,
-    now: float,
-    *,
-    look_first: bool,
-    execution: str = "",
+    run_id: str, request: RunRequest, state: RunState, now: float, *, look_first: bool
 ) -> CreateInput:
     """Return what the next create is told."""
     started_at = state.deadline_at - request.options.deadline
@@ -47,11 +41,16 @@ def create_input(
         attempt=state.attempt + 1,
         thread_id=request.thread_id,
         params=create_params(run_id, request, state),
-        upstream=state.upstream,
+        upstream=upstream_of(state),
         age=now - started_at,
         look_first=look_first,
-        execution=execution,
     )
+
+
+def upstream_of(state: RunState) -> Upstream | None:
+    """Return the service on which the run lives, once it lives on one."""
+    at = state.upstream
+    return None if at is None else Upstream(name=at.name, url=at.url)
 
 
 def stamped(run_id: str, attempt: int, metadata: dict[str, str]) -> dict[str, str]:

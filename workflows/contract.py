@@ -286,6 +286,14 @@ class AnswerView(_Message):
     """The ids under which upstream runs of all attempts asked for it."""
 
 
+def receipt_for(outcome: AnswerOutcome, stands: str, delivered: str) -> ReceiptStatus:
+    """Return the receipt for a second answer to a call, by the digests of the two outputs."""
+    if stands == delivered:
+        return ReceiptStatus.DUPLICATE
+    submitted = (AnswerOutcome.SUBMITTED, AnswerOutcome.OVERTAKEN, AnswerOutcome.UNCERTAIN)
+    return ReceiptStatus.LATE if outcome in submitted else ReceiptStatus.CONFLICT
+
+
 class RejectedAnswer(_Message):
     """An answer delivered by signal that could not be used."""
 
@@ -309,7 +317,8 @@ class BlockedView(_Message):
 
     kind: BlockedKind
     message: str
-    since_at: float
+    since_at: float | None
+    """None where no worker could be asked."""
 
 
 class RunlaneView(_Message):

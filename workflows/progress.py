@@ -10,6 +10,7 @@ from workflows.contract import (
     BlockedKind,
     BlockedView,
     RunOptions,
+    UpstreamView,
 )
 from workflows.polling import schedule_look, schedule_poll
 from workflows.state import RunState, StopReason
@@ -30,7 +31,8 @@ def take_over(state: RunState, options: RunOptions, created: Created, now: float
         state.barren += 1
         state.past_usage = total_usage(state)
     state.attempt += 1
-    state.upstream, state.simulated = created.upstream, state.simulated or created.simulated
+    state.upstream = UpstreamView(name=created.upstream.name, url=created.upstream.url)
+    state.simulated = state.simulated or created.simulated
     state.calls = []
     state.attempts.append(
         AttemptView(
@@ -91,8 +93,8 @@ def block(
     An upstream run that has been answered by 404 for long enough is gone.
     """
     timing = options.timing
-    before = state.blocked
-    since = before.since_at if before is not None and before.kind == kind else now
+    before = state.blocked if state.blocked and state.blocked.kind == kind else None
+    since = (before.since_at if before else None) or now
     state.blocked = BlockedView(kind=kind, message=message, since_at=since)
     if kind == BlockedKind.NOT_FOUND and now - since >= timing.not_found_for and not state.stop:
         state.last_error = {"code": "server_error", "message": message}

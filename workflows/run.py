@@ -447,8 +447,6 @@ class RunWorkflow:
     # Inputs
 
     def _first_state(self) -> RunState:
-        # Not the first task's time: after a Reset that is the Reset's, and the upstream run that
-        # is to be found would count as older than this one.
         started = workflow.info().workflow_start_time.timestamp()
         metadata = self._request.params.get("metadata") or {}
         return RunState(deadline_at=started + self._options.deadline, metadata=dict(metadata))
@@ -460,21 +458,15 @@ class RunWorkflow:
             self._state,
             self._now(),
             look_first=self._may_repeat() or self._state.create_unsettled,
-            execution=workflow.info().run_id,
         )
 
     def _target(self) -> Target:
-        state = self._state
-        if state.upstream is None or state.run is None:
+        upstream, run = attempts.upstream_of(self._state), self._state.run
+        if upstream is None or run is None:
             raise RuntimeError("There is no upstream run yet")
-        return Target(
-            upstream=state.upstream, thread_id=self._request.thread_id, run_id=state.run.id
-        )
+        return Target(upstream=upstream, thread_id=self._request.thread_id, run_id=run.id)
 
     def _continue_as_new(self) -> None:
-        if self._nudged:
-            # This object ends here, and the wish with it.
-            self._state.next_poll_at = self._state.next_look_at = self._now()
         workflow.continue_as_new(
             RunInput(request=self._request, state=self._state),
             memo=memo(self._request, self._state),
@@ -521,6 +513,7 @@ class RunWorkflow:
     def update_metadata(self, update: contract.MetadataUpdate) -> contract.Acknowledged:
         """Replace the caller's metadata; the upstream run is told when there is one."""
         self._state.metadata = dict(update.metadata)
+        workflow.upsert_memo(memo(self._request, self._state))
         return contract.Acknowledged(status=shown_status(self._state))
 
     @update_metadata.validator

@@ -5,7 +5,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from activities.runs import Upstream
 from runsapi import Run
 from workflows.contract import (
     AnswerOutcome,
@@ -13,6 +12,7 @@ from workflows.contract import (
     BlockedView,
     RejectedAnswer,
     RunRequest,
+    UpstreamView,
 )
 
 
@@ -86,7 +86,7 @@ class RunState(_State):
     # run: the lifecycle
     deadline_at: float = 0.0
     """Unix seconds."""
-    upstream: Upstream | None = None
+    upstream: UpstreamView | None = None
     simulated: bool = False
     run: Run | None = None
     """The upstream run as last seen."""

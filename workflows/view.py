@@ -11,7 +11,6 @@ from workflows.contract import (
     RunlaneView,
     RunRequest,
     RunView,
-    UpstreamView,
     canonical_json,
     content_digest,
 )
@@ -25,9 +24,7 @@ def run_view(run_id: str, request: RunRequest, state: RunState) -> RunView:
     return RunView(
         run=seed_run(run_id, request, state),
         runlane=RunlaneView(
-            upstream=None
-            if state.upstream is None
-            else UpstreamView(name=state.upstream.name, url=state.upstream.url),
+            upstream=state.upstream,
             upstream_run_id=None if state.run is None else state.run.id,
             attempt=state.attempt,
             attempts=state.attempts,

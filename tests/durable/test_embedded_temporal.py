@@ -17,14 +17,9 @@ from temporalio.service import RPCError
 
 from runlane import search_attributes
 from runlane.embedded import EmbeddedTemporal, EmbeddedTemporalError, PortTaken
+from runlane.errors import NamespaceMissing, TemporalUnreachable
 from runlane.settings import Settings, SettingsError
-from runlane.temporal import (
-    NamespaceNotFound,
-    TemporalUnreachable,
-    connect,
-    data_converter,
-    payload_directory,
-)
+from runlane.temporal import connect, data_converter, payload_directory
 
 
 def _environ(server: EmbeddedTemporal) -> dict[str, str]:
@@ -267,7 +262,7 @@ async def test_a_silent_server_is_reported_soon() -> None:
 
 async def test_a_namespace_that_is_not_there_is_named(temporal_server: EmbeddedTemporal) -> None:
     """A typing error in the namespace is reported as that."""
-    with pytest.raises(NamespaceNotFound, match="no namespace 'nowhere'"):
+    with pytest.raises(NamespaceMissing, match="no namespace 'nowhere'"):
         await connect(
             Settings(), environ={**_environ(temporal_server), "TEMPORAL_NAMESPACE": "nowhere"}
         )
