@@ -135,18 +135,28 @@ async def test_a_run_not_found_for_long_enough_is_gone(lab: Lab, outsider: Outsi
 
 
 async def test_a_404_that_passes_begins_anew(lab: Lab, outsider: Outsider) -> None:
-    """Only an unbroken 404 counts: an upstream that finds the run again in between keeps it."""
-    await lab.scenario(rounds=[{**LONG, "in_progress": 4.0}])
-    timing = QUICK.model_copy(update={"not_found_for": 3.0, "blocked_floor": 0.4})
-    for _ in range(2):
-        await lab.fault("runs.retrieve", "not_found", times=3)
-        await lab.fault("runs.retrieve", "headers", headers={}, times=1)
-    run = await lab.start(timing=timing)
+    """Only an unbroken 404 counts: two that are farther apart than `not_found_for` end nothing,
+    and in between the run isn't shown as blocked.
+    """
+    await lab.scenario(rounds=[LONG])
+    await lab.fault("runs.retrieve", "not_found")
+    run = await lab.start(timing=QUICK.model_copy(update={"not_found_for": 2.0}))
+    first = (await run.until(is_blocked)).runlane
+    await run.until(lambda view: not is_blocked(view))
+    await asyncio.sleep(2.5)
 
+    await lab.fault("runs.retrieve", "not_found")
+    second = (await run.until(is_blocked)).runlane
+    await run.until(lambda view: not is_blocked(view))
+    outsider.force(str(second.upstream_run_id), "completed")
     result = await run.result()
 
-    assert sum(outsider.gaps("runs.retrieve")) > timing.not_found_for + 0.5
     assert result.run.status == "completed"
+    assert first.blocked is not None
+    assert first.blocked.since_at is not None
+    assert second.blocked is not None
+    assert second.blocked.since_at is not None
+    assert second.blocked.since_at >= first.blocked.since_at + 2.0
 
 
 async def test_a_worker_of_another_upstream_does_not_touch_the_run(
@@ -212,6 +222,7 @@ async def test_nonsense_in_a_leg_is_outlasted(lab: Lab, kind: str, fields: dict[
     assert result.run.status == "completed"
     assert result.run.last_error is None
     assert await lab.received("runs.retrieve") >= 3
+    assert await lab.received("runs.cancel") == 0
 
 
 async def test_an_upstream_that_is_down_for_a_while_loses_nothing(lab: Lab) -> None:
