@@ -32,7 +32,13 @@ def create_params(run_id: str, request: RunRequest, state: RunState) -> dict[str
 
 
 def create_input(
-    run_id: str, request: RunRequest, state: RunState, now: float, *, look_first: bool
+    run_id: str,
+    request: RunRequest,
+    state: RunState,
+    now: float,
+    *,
+    look_first: bool,
+    execution: str = "",
 ) -> CreateInput:
     """Return what the next create is told."""
     started_at = state.deadline_at - request.options.deadline
@@ -44,6 +50,7 @@ def create_input(
         upstream=upstream_of(state),
         age=now - started_at,
         look_first=look_first,
+        execution=execution,
     )
 
 

@@ -447,6 +447,8 @@ class RunWorkflow:
     # Inputs
 
     def _first_state(self) -> RunState:
+        # The first task's time would be the Reset's after a Reset, and the upstream run that is to
+        # be found would count as older than this one.
         started = workflow.info().workflow_start_time.timestamp()
         metadata = self._request.params.get("metadata") or {}
         return RunState(deadline_at=started + self._options.deadline, metadata=dict(metadata))
@@ -458,6 +460,7 @@ class RunWorkflow:
             self._state,
             self._now(),
             look_first=self._may_repeat() or self._state.create_unsettled,
+            execution=workflow.info().run_id,
         )
 
     def _target(self) -> Target:
@@ -467,6 +470,9 @@ class RunWorkflow:
         return Target(upstream=upstream, thread_id=self._request.thread_id, run_id=run.id)
 
     def _continue_as_new(self) -> None:
+        if self._nudged:
+            # This object ends here, and the wish with it.
+            self._state.next_poll_at = self._state.next_look_at = self._now()
         workflow.continue_as_new(
             RunInput(request=self._request, state=self._state),
             memo=memo(self._request, self._state),
