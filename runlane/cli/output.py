@@ -9,12 +9,16 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
+    from rich.status import Status
 
     from workflows.contract import PendingCall, Receipt, RunView
 
@@ -40,6 +44,9 @@ _STYLES = {
 }
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
 _NAME_WIDTH = 12
+
+_moving: "Console | None" = None
+"""The console whose last line moves at present."""
 
 
 @cache
@@ -75,7 +82,26 @@ def say_parts(*parts: tuple[str, str | None], to: "Console | None" = None) -> No
 
 def note(text: str) -> None:
     """Print a word to standard error, where it never mixes with what was asked for."""
-    say(text, style="dim", to=stderr())
+    say(text, style="dim", to=_moving if _moving and stderr().is_terminal else stderr())
+
+
+@contextmanager
+def moving(console: "Console", text: str) -> "Iterator[Status | None]":
+    """Keep a line at the foot of a terminal in motion; elsewhere, do nothing.
+
+    Notes written meanwhile to the same terminal stand above it: two consoles that don't know of
+    each other would write into one line.
+    """
+    global _moving  # noqa: PLW0603  # a terminal has one foot
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status(text, spinner="dots") as status:
+        _moving = console
+        try:
+            yield status
+        finally:
+            _moving = None
 
 
 def document(value: Mapping[str, Any]) -> None:

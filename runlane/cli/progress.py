@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runlane.cli import STARTED, output, session
 from runlane.errors import ExitCode, WaitTimeout
@@ -20,10 +19,6 @@ _LEAST_SILENCE = 0.5
 _STATUS_WIDTH = 19
 
 _T = TypeVar("_T")
-
-
-class _Status(Protocol):
-    def update(self, status: str) -> None: ...
 
 
 async def follow(
@@ -42,7 +37,7 @@ async def follow(
     shown = _Shown()
     view: RunView | None = None
     timed_out: WaitTimeout | None = None
-    with _moving(console) as moving:
+    with output.moving(console, "looking") as moving:
         try:
             async for look in with_notes(looks, task_queue):
                 shown.look(look, console, silent=quiet_start and view is None)
@@ -240,13 +235,6 @@ def _calls(view: "RunView") -> list[str]:
     if view.run.status != "requires_action":
         return []
     return [output.call_text(call) for call in view.runlane.pending]
-
-
-def _moving(console: Any) -> AbstractContextManager[_Status | None]:
-    if not console.is_terminal:
-        return nullcontext()
-    status: AbstractContextManager[_Status] = console.status("looking", spinner="dots")
-    return status
 
 
 def _standing(view: "RunView", look: "Look") -> str:
