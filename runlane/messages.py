@@ -27,7 +27,13 @@ _LONGEST_PAUSE = 1.0
 # Too many updates in flight, a shard that moves, a workflow that continues as new just now: the
 # same message is welcome a moment later.
 _LATER = frozenset(
-    {RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.ABORTED, RPCStatusCode.UNAVAILABLE}
+    {
+        RPCStatusCode.RESOURCE_EXHAUSTED,
+        RPCStatusCode.ABORTED,
+        RPCStatusCode.UNAVAILABLE,
+        # A signal met the task that was to take it and continue as new; Temporal does it again.
+        RPCStatusCode.FAILED_PRECONDITION,
+    }
 )
 
 _T = TypeVar("_T")
