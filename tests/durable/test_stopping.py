@@ -225,3 +225,31 @@ async def test_cancel_twice_and_after_the_end(lab: Lab) -> None:
     with pytest.raises(Exception, match=r"completed|not found") as refused:
         await run.cancel()
     assert not isinstance(refused.value, WorkflowUpdateFailedError)
+
+
+@pytest.mark.parametrize("how", ["cancel", "deadline"])
+async def test_stopped_while_blocked_before_a_create(lab: Lab, how: str) -> None:
+    """Table, blocked before create: a cancel ends it `cancelled`, the deadline `expired`; with no
+    upstream run alive nothing is sent for it.
+    """
+    await lab.scenario(rounds=ONE_CALL, expires_after=1)
+    run = await lab.start(
+        deadline=8.0 if how == "deadline" else 600.0,
+        timing=QUICK.model_copy(update={"blocked_floor": 60.0}),
+    )
+    await run.until(lambda view: view.runlane.parked)
+    await lab.fault("runs.create", "unauthorized", times=0)
+    await run.answer_all()
+    view = await run.until(lambda view: view.runlane.blocked is not None)
+    assert view.runlane.blocked is not None
+    assert view.runlane.blocked.kind == "credentials"
+
+    if how == "cancel":
+        await run.cancel()
+
+    result = await run.result()
+    assert result.run.status == ("cancelled" if how == "cancel" else "expired")
+    assert result.runlane.uncertain is None
+    assert [answer.outcome for answer in result.runlane.answers] == ["unused"]
+    assert await lab.received("runs.cancel") == 0
+    assert await lab.accepted("runs.create") == 1
