@@ -23,7 +23,8 @@ import httpx
 from runlane.children import bound_to_parent
 from runlane.errors import ExitCode, RunlaneError
 from runlane.orchestrator import Runlane
-from runlane.up import DEFAULT_DATA_DIR, Parts, UpOptions, ending_signals
+from runlane.parts import DEFAULT_DATA_DIR, Parts, UpOptions
+from runlane.up import ending_signals
 
 if TYPE_CHECKING:
     from workflows.contract import RunView

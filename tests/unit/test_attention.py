@@ -2,7 +2,7 @@
 
 import asyncio
 
-from runlane.up import Attention
+from runlane.attention import Attention
 
 FAILED = "2026-01-01 12:00:00,000 WARNING Completing activity as failed ({'activity_id': '1'})"
 TRACEBACK = ["Traceback (most recent call last):", '  File "a.py", line 1, in a', "    a()"]

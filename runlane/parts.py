@@ -1,0 +1,415 @@
+"""The parts of `runlane up` as child processes: Temporal, a worker, and the simulator if asked for.
+
+What dies is started again; what ends, ends in order: the worker first, while everything it may
+have to report to still answers.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
+
+from runlane.attention import Attention
+from runlane.children import Child, ChildFailed, how_it_ended, python_module
+from runlane.embedded import NAMESPACE, EmbeddedTemporal, EmbeddedTemporalError, PortTaken
+from runlane.errors import ExitCode, InvalidRequest, RunlaneError
+from runlane.search_attributes import SearchAttributesMissing
+from runlane.settings import Settings
+from runlane.temporal import connect
+from runlane.upstream import UPSTREAM_URL_KEY
+
+DEFAULT_DATA_DIR = Path(".runlane")
+DEFAULT_TEMPORAL_PORT = 7233
+DEFAULT_UI_PORT = 8233
+"""For another Temporal port it is that one plus 1,000, as with Temporal's own command line."""
+
+_UI_PORT_OFFSET = DEFAULT_UI_PORT - DEFAULT_TEMPORAL_PORT
+_LOOPBACK = "127.0.0.1"
+_HIGHEST_PORT = 65_535
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+# A child that lived this long is not one that dies again and again.
+_PROVEN_SECONDS = 60.0
+_TEMPORAL_ATTEMPTS = 5
+
+# The simulator takes no key, and what authenticates elsewhere must not be sent to it.
+_REAL_UPSTREAM = ("RUNLANE_UPSTREAM_URL", "RUNLANE_UPSTREAM_API", "RUNLANE_UPSTREAM_AUTH")
+
+
+def say(text: str) -> None:
+    """Print a line to stderr, at once."""
+    # Nobody may be left to read it: the terminal was closed, and that is why we end.
+    with suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+class UpError(RunlaneError):
+    """`up` can't start or go on; the message says why and what to do."""
+
+    type = "up_error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """What `up` is asked for, checked."""
+
+    settings: Settings
+    data_dir: Path
+    temporal_port: int
+    """0 takes a free one."""
+    ui_port: int
+    simulate: bool
+    """Execute runs in the simulator, whatever upstream is configured."""
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        simulate: bool,
+        temporal_port: int | None = None,
+        ui_port: int | None = None,
+        data_dir: Path | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> "UpOptions":
+        """Fill in what wasn't said from the environment and the defaults.
+
+        Raises:
+            InvalidRequest: nobody says where runs are executed, or a port is none.
+            SettingsError: a variable can't be used.
+        """
+        for port, option in ((temporal_port, "--temporal-port"), (ui_port, "--ui-port")):
+            if port is not None and not 0 <= port <= _HIGHEST_PORT:
+                text = f"{option} must be between 1 and {_HIGHEST_PORT:,}, or 0 for a free port."
+                raise InvalidRequest(text, param=option)
+        if simulate:
+            environ = {k: v for k, v in environ.items() if not k.startswith(_REAL_UPSTREAM)}
+        settings = Settings.from_env(environ)
+        if settings.upstream_url is None and not simulate:
+            text = (
+                "Nobody says where runs are executed. Set RUNLANE_UPSTREAM_URL to your upstream "
+                "(and RUNLANE_UPSTREAM_API_KEY), or try it without one: runlane up --simulate"
+            )
+            raise InvalidRequest(text, param="RUNLANE_UPSTREAM_URL", code="no_upstream")
+        port = DEFAULT_TEMPORAL_PORT if temporal_port is None else temporal_port
+        return cls(
+            settings=settings,
+            data_dir=(data_dir or settings.data_dir or DEFAULT_DATA_DIR).absolute(),
+            temporal_port=port,
+            ui_port=_ui_port(port) if ui_port is None else ui_port,
+            simulate=simulate,
+        )
+
+
+def _ui_port(temporal_port: int) -> int:
+    shifted = temporal_port + _UI_PORT_OFFSET
+    return shifted if temporal_port and shifted <= _HIGHEST_PORT else 0
+
+
+class Parts:
+    """Embedded Temporal, the simulator and a worker, alive inside `async with`.
+
+    `keep` restarts what dies. The demonstration uses the parts without it.
+    """
+
+    def __init__(
+        self,
+        options: UpOptions,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        say: Callable[[str], None] = say,
+    ) -> None:
+        """Describe the parts; nothing starts yet.
+
+        Args:
+            options: which, where and with what.
+            environ: what the children inherit.
+            say: is told what happens, a line each.
+        """
+        self.options = options
+        self.upstream_url = options.settings.upstream_url or ""
+        self._environ = environ
+        self._say = say
+        self._ends = AsyncExitStack()
+        self._temporal = EmbeddedTemporal(
+            options.data_dir, port=options.temporal_port, ui_port=options.ui_port
+        )
+        self._simulator: Child | None = None
+        self._worker: Child | None = None
+
+    @property
+    def temporal(self) -> EmbeddedTemporal:
+        """The server."""
+        return self._temporal
+
+    @property
+    def worker(self) -> Child:
+        """The worker."""
+        assert self._worker is not None
+        return self._worker
+
+    def document(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        simulator = self._simulator
+        return {
+            "pid": os.getpid(),
+            "temporal": self._temporal.address,
+            "namespace": NAMESPACE,
+            "task_queue": self.options.settings.task_queue,
+            "ui": self._temporal.ui_url,
+            "upstream": self.upstream_url,
+            "simulated": self.options.simulate,
+            "data_dir": str(self.options.data_dir),
+            "temporal_pid": self._temporal.pid,
+            "worker_pid": self.worker.pid,
+            "simulator_pid": None if simulator is None else simulator.pid,
+        }
+
+    def client_environ(self) -> dict[str, str]:
+        """Return the environment in which commands and workers find these parts."""
+        environ = {k: v for k, v in self._environ.items() if not k.startswith("TEMPORAL_")}
+        if self.options.simulate:
+            environ = {k: v for k, v in environ.items() if not k.startswith(_REAL_UPSTREAM)}
+        return environ | {
+            "TEMPORAL_ADDRESS": self._temporal.address,
+            "TEMPORAL_NAMESPACE": NAMESPACE,
+            # Somebody's own profile may name a key or TLS, which this server doesn't have.
+            "TEMPORAL_CONFIG_FILE": os.devnull,
+            "RUNLANE_DATA_DIR": str(self.options.data_dir),
+            "RUNLANE_UPSTREAM_URL": self.upstream_url,
+        }
+
+    async def __aenter__(self) -> "Parts":
+        """Start all parts, each once the one it needs serves.
+
+        Raises:
+            RunlaneError: one of them doesn't start; those before it are stopped.
+        """
+        try:
+            _make(self.options.data_dir)
+            self._say(f"Starting Temporal, with its state in {self.options.data_dir} ...")
+            self._ends.push_async_callback(self._stop_temporal)
+            await self._start_temporal()
+            if self.options.simulate:
+                self._say("Starting the simulator ...")
+                await self._start_simulator()
+            await self._tell_others()
+            self._say("Starting a worker ...")
+            await self.start_worker()
+        except BaseException:
+            await self._ends.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop all parts, the worker first."""
+        await self._ends.aclose()
+
+    def kill_now(self) -> None:
+        """Kill what is still there; `__aexit__` then has nothing to wait for."""
+        for child in (self._worker, self._simulator):
+            if child is not None:
+                child.kill_now()
+        with suppress(EmbeddedTemporalError, ProcessLookupError):
+            os.kill(self._temporal.pid, signal.SIGKILL)
+
+    async def keep(self) -> None:
+        """Restart whatever ends, for ever, and say so.
+
+        Raises:
+            UpError: Temporal doesn't come back.
+        """
+        keepers: list[Awaitable[None]] = [self._keep_temporal(), self._keep(self.worker)]
+        if self._simulator is not None:
+            keepers.append(self._keep(self._simulator))
+        tasks = [asyncio.ensure_future(keeper) for keeper in keepers]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def start_worker(self) -> Child:
+        """Start a worker; the one before it, if any, must have ended."""
+        environ = self.client_environ()
+        self._worker = worker = Child(
+            "worker",
+            python_module("worker", "--json"),
+            environ=environ,
+            log_path=self.options.data_dir / "worker.log",
+            on_line=Attention(self._say, "worker"),
+        )
+        self._ends.push_async_callback(worker.stop)
+        await _started(worker)
+        return worker
+
+    async def _start_temporal(self) -> None:
+        try:
+            await self._temporal.start()
+        except PortTaken as error:
+            raise UpError(str(error), param=error.option, code="port_taken") from None
+        except (EmbeddedTemporalError, SearchAttributesMissing) as error:
+            # The server's own words name the variable; here the directory has an option.
+            text = str(error).replace("RUNLANE_DATA_DIR", "--data-dir")
+            raise UpError(text, code="temporal_failed") from error
+
+    async def _stop_temporal(self) -> None:
+        await self._temporal.stop()
+
+    async def _start_simulator(self) -> None:
+        port = self._simulator_port()
+        self.upstream_url = f"http://{_LOOPBACK}:{port}/v1"
+        data_dir = self.options.data_dir
+        self._simulator = simulator = Child(
+            "simulator",
+            python_module(
+                "runsapi.simulator",
+                *("--host", _LOOPBACK, "--port", str(port)),
+                *("--state", str(data_dir / "simulator.db")),
+            ),
+            environ=self.client_environ(),
+            log_path=data_dir / "simulator.log",
+            on_line=Attention(self._say, "simulator"),
+        )
+        self._ends.push_async_callback(simulator.stop)
+        await _started(simulator)
+
+    def _simulator_port(self) -> int:
+        """Return the port of the time before: runs have recorded the address it makes."""
+        memory = self.options.data_dir / "simulator.json"
+        wanted = 0
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            wanted = int(json.loads(memory.read_text(encoding="utf-8"))["port"])
+        port = _free_port(wanted)
+        if port == wanted:
+            return port
+        if wanted:
+            self._say(
+                f"Port {wanted}, the simulator's until now, is taken; it moves to {port}. Runs "
+                "that are under way there stay blocked until it is back on the old one."
+            )
+        memory.write_text(json.dumps({"port": port}) + "\n", encoding="utf-8")
+        return port
+
+    async def _tell_others(self) -> None:
+        """Write the simulator's address where commands in other terminals look for it.
+
+        An address of somebody's own stays with the worker: commands of another time, with
+        another variable, would be sent to it without being asked.
+        """
+        wanted = self.upstream_url if self.options.simulate else ""
+        environ = {"TEMPORAL_ADDRESS": self._temporal.address, "TEMPORAL_CONFIG_FILE": os.devnull}
+        client = await connect(Settings(data_dir=self.options.data_dir), environ=environ)
+        timeout = timedelta(seconds=5)
+        describe = DescribeNamespaceRequest(namespace=NAMESPACE)
+        update = UpdateNamespaceRequest(namespace=NAMESPACE)
+        # A pair can't be deleted, only emptied.
+        update.update_info.data[UPSTREAM_URL_KEY] = wanted
+        while True:
+            answer = await client.workflow_service.describe_namespace(describe, timeout=timeout)
+            if answer.namespace_info.data.get(UPSTREAM_URL_KEY, "") == wanted:
+                return
+            await client.workflow_service.update_namespace(update, timeout=timeout)
+            await asyncio.sleep(0.05)
+
+    async def _keep(self, child: Child) -> None:
+        loop = asyncio.get_running_loop()
+        pause = _FIRST_PAUSE
+        while True:
+            since = loop.time()
+            status = await child.wait()
+            if loop.time() - since > _PROVEN_SECONDS:
+                pause = _FIRST_PAUSE
+            problem = f"The {child.name} {how_it_ended(status)}"
+            while True:
+                self._say(f"{problem}; starting it again in {pause:g} s (log: {child.log_path}).")
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                try:
+                    await child.start()
+                except ChildFailed as error:
+                    problem = str(error).rstrip(".")
+                    continue
+                break
+            self._say(f"The {child.name} is back, with pid {child.pid}.")
+
+    async def _keep_temporal(self) -> None:
+        loop = asyncio.get_running_loop()
+        attempt, pause = 0, _FIRST_PAUSE
+        while True:
+            since = loop.time()
+            status = await self._temporal.wait()
+            if loop.time() - since > _PROVEN_SECONDS:
+                attempt, pause = 0, _FIRST_PAUSE
+            old = self._temporal
+            problem = f"Temporal's server {how_it_ended(status)}"
+            while True:
+                attempt += 1
+                if attempt > _TEMPORAL_ATTEMPTS:
+                    text = f"{problem}, again and again. Its log is {old.log_path}."
+                    raise UpError(text, code="temporal_failed")
+                self._say(f"{problem}; starting it again in {pause:g} s (log: {old.log_path}).")
+                await old.stop()
+                await asyncio.sleep(pause)
+                pause *= 2
+                # Worker and clients look for it where it was.
+                self._temporal = EmbeddedTemporal(
+                    self.options.data_dir, port=port_of(old.address), ui_port=port_of(old.ui_url)
+                )
+                try:
+                    await self._temporal.start()
+                except (EmbeddedTemporalError, SearchAttributesMissing) as error:
+                    problem = str(error).rstrip(".")
+                    continue
+                break
+            self._say("Temporal is back; runs go on.")
+
+
+def _make(data_dir: Path) -> None:
+    """Make the data directory, if it isn't there, for its owner alone and out of git's sight.
+
+    It will hold what people said to an assistant, often below a project's own directory.
+    """
+    # Whoever needs the directory says what is wrong with it.
+    with suppress(OSError):
+        data_dir.mkdir(mode=0o700, parents=True)
+        (data_dir / ".gitignore").write_text("*\n", encoding="utf-8")
+
+
+async def _started(child: Child) -> None:
+    try:
+        await child.start()
+    except ChildFailed as error:
+        failure = UpError(str(error), code=f"{child.name}_failed")
+        known = error.status is not None and error.status in set(ExitCode)
+        failure.exit_code = ExitCode(error.status) if known and error.status else ExitCode.OTHER
+        raise failure from None
+
+
+def _free_port(wanted: int) -> int:
+    with socket.socket() as probe:
+        # As the simulator binds: connections of its predecessor in TIME_WAIT don't count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for port in (wanted, 0):
+            try:
+                probe.bind((_LOOPBACK, port))
+            except (OSError, OverflowError):
+                continue
+            return int(probe.getsockname()[1])
+    msg = f"There is no free port on {_LOOPBACK}."
+    raise UpError(msg)
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
