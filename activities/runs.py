@@ -9,176 +9,38 @@ tests that skip time it is far from ours.
 """
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Awaitable, Mapping
-from datetime import timedelta
-from email.utils import parsedate_to_datetime
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
-from activities import failures
+from activities import failures, stamps
+from activities.attached import earlier_progress, goes_on, or_hand_over
+from activities.contract import (
+    CancelInput,
+    Created,
+    CreateInput,
+    Observed,
+    RetrieveInput,
+    SubmitInput,
+    Submitted,
+    Target,
+    UpdateInput,
+    Upstream,
+)
 from activities.heartbeat import heartbeating, see_through
 from activities.polling import poll_interval
 from runsapi import (
-    INTERMEDIATE,
-    TERMINAL,
     APIStatusError,
     Assistants,
-    CursorPage,
     Run,
     RunCreateParams,
     RunsAPIError,
     RunStatus,
-    ToolOutput,
-    active_run_id,
     cancel_refused_status,
     poll_after_ms,
     submit_refused_status,
 )
-
-RUN_ID_STAMP = "runlane_run_id"
-ATTEMPT_STAMP = "runlane_attempt"
-STAMPS = (RUN_ID_STAMP, ATTEMPT_STAMP)
-
-_CLOCK_SLACK = 120.0
-"""Seconds by which the upstream's clock and Temporal's may differ when a stamped run's age is
-compared with ours."""
-_MAX_PAGES = 50
-"""Of a hundred runs each: a server that pages for ever must not hold a create for ever."""
-_SETTLE_EVERY = 1.0
-_BUSY_LONGEST = 30.0
-
-_T = TypeVar("_T")
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Upstream(_Model):
-    """The service on which a run lives, as recorded in the run."""
-
-    name: str
-    url: str
-
-
-class Target(_Model):
-    """An upstream run."""
-
-    upstream: Upstream
-    thread_id: str
-    run_id: str
-
-
-class CreateInput(_Model):
-    """Input of `runs.create`."""
-
-    run_id: str
-    """Ours."""
-    attempt: int
-    thread_id: str
-    params: dict[str, Any]
-    upstream: Upstream | None = None
-    """Where the run lives already; none before its first create."""
-    age: float
-    """Seconds since our run began: an upstream run older than that is not ours."""
-    look_first: bool = False
-    """Look for the stamp before the first request too: this execution may be a Reset."""
-    execution: str = ""
-    """Which execution of the workflow asked for this. In another one the activity was begun before
-    a Reset, which counts its attempts anew."""
-    find_only: bool = False
-    """Only look, don't create: the run is being stopped."""
-    settle_for: float = 0.0
-    """With `find_only`: seconds to keep looking, for a request that may still be on its way."""
-
-
-class Created(_Model):
-    """Result of `runs.create`; `run` is none when `find_only` found nothing."""
-
-    run: Run | None
-    upstream: Upstream
-    poll_after_ms: int | None = None
-    simulated: bool = False
-    adopted: bool = False
-
-
-class RetrieveInput(_Model):
-    """Input of `runs.retrieve`."""
-
-    target: Target
-    attach_for: float = 0.0
-    """Seconds to stay and poll; 0 looks once, at once."""
-    leg_age: float = 0.0
-    poll_interval_ms: int | None = None
-    poll_after_ms: int | None = None
-    """From the upstream's latest answer."""
-    floor: float = 0.5
-    ceiling: float = 900.0
-    timer_from: float = 10.0
-    """An interval this long or longer is not waited out here."""
-    ending: bool = False
-    """The run is being stopped."""
-    beyond_action: bool = False
-    """Go on through an action that outputs can't answer: the workflow has seen it already."""
-    answered: list[str] = []
-    """Calls whose outputs are in: to see them asked for still is no news."""
-
-
-class Observed(_Model):
-    """The upstream run as an activity saw it last."""
-
-    run: Run
-    poll_after_ms: int | None = None
-    polls: int = 0
-
-
-class SubmitInput(_Model):
-    """Input of `runs.submit_tool_outputs`."""
-
-    target: Target
-    tool_outputs: list[ToolOutput]
-    look_first: bool = False
-
-
-class Submitted(_Model):
-    """Result of `runs.submit_tool_outputs`."""
-
-    run: Run
-    outcome: Literal["submitted", "overtaken", "expired"]
-    poll_after_ms: int | None = None
-
-
-class CancelInput(_Model):
-    """Input of `runs.cancel`."""
-
-    target: Target
-
-
-class UpdateInput(_Model):
-    """Input of `runs.update`; `metadata` holds the stamps too."""
-
-    target: Target
-    metadata: dict[str, str]
-
-
-def answerable(run: Run) -> bool:
-    """Tell whether tool outputs can answer what the run requires.
-
-    An MCP approval, a hosted function or an empty list can't be answered so: an output for them
-    would be refused, and an empty submit never made.
-    """
-    action = run.required_action
-    return (
-        action is not None
-        and action.type == "submit_tool_outputs"
-        and bool(run.tool_calls)
-        and all(call.type == "function" and call.function is not None for call in run.tool_calls)
-    )
 
 
 class RunActivities:
@@ -198,11 +60,12 @@ class RunActivities:
         self._check_upstream(input.upstream)
         async with heartbeating():
             if input.find_only:
-                return await self._settle(input)
-            if input.look_first or _may_repeat(input):
-                found = await self._find(input)
+                settled = await stamps.settle(self._runs, input)
+                return Created(run=settled, upstream=self._upstream, adopted=settled is not None)
+            if input.look_first or stamps.may_repeat(input):
+                found = await stamps.find(self._runs, input)
                 if found is not None:
-                    return found
+                    return self._adopted(found)
             try:
                 response = await see_through(
                     self._runs.with_response.create(
@@ -210,7 +73,7 @@ class RunActivities:
                     )
                 )
             except RunsAPIError as error:
-                return await self._after_refused_create(input, error)
+                return self._adopted(await stamps.find_after_refusal(self._runs, input, error))
             return Created(
                 run=response.data,
                 upstream=self._upstream,
@@ -226,7 +89,7 @@ class RunActivities:
         it was, and the status, so that callers can show it without an event in the history.
         """
         self._check_upstream(input.target.upstream)
-        earlier = _progress()
+        earlier = earlier_progress()
         age = max(input.leg_age, float(earlier.get("age", 0.0)))
         progress: dict[str, Any] = {"age": age, "polls": int(earlier.get("polls", 0))}
         if "status" in earlier:
@@ -244,8 +107,8 @@ class RunActivities:
                     ending=input.ending,
                 )
                 if input.attach_for > 0:
-                    await _or_hand_over(asyncio.sleep(wait), progress)
-                observed = await _or_hand_over(self._observe(input.target), progress)
+                    await or_hand_over(asyncio.sleep(wait), progress)
+                observed = await or_hand_over(self._observe(input.target), progress)
                 after_ms = observed.poll_after_ms
                 attached = time.monotonic() - began
                 progress["age"] = input.leg_age + attached
@@ -262,7 +125,7 @@ class RunActivities:
                     ending=input.ending,
                 )
                 if (
-                    not _goes_on(observed.run, input)
+                    not goes_on(observed.run, input)
                     or attached + following > input.attach_for
                     or following >= input.timer_from
                 ):
@@ -349,6 +212,9 @@ class RunActivities:
                 f"{self._upstream.url}. Start a worker with the run's RUNLANE_UPSTREAM_URL.",
             )
 
+    def _adopted(self, run: Run) -> Created:
+        return Created(run=run, upstream=self._upstream, adopted=True)
+
     async def _observe(self, target: Target) -> Observed:
         try:
             response = await self._runs.with_response.retrieve(
@@ -357,63 +223,6 @@ class RunActivities:
         except RunsAPIError as error:
             failures.raise_for_upstream(error, creating=False, reading=True)
         return Observed(run=response.data, poll_after_ms=poll_after_ms(response.headers))
-
-    async def _settle(self, input: CreateInput) -> Created:
-        """Look for the stamp until it is there or no request of ours can still be on its way."""
-        give_up = time.monotonic() + input.settle_for
-        while True:
-            found = await self._find(input)
-            if found is not None:
-                return found
-            if time.monotonic() >= give_up:
-                return Created(run=None, upstream=self._upstream)
-            await asyncio.sleep(min(_SETTLE_EVERY, input.settle_for))
-
-    async def _find(self, input: CreateInput) -> Created | None:
-        """Find the upstream run with our stamp among the thread's runs, back to our own start."""
-        try:
-            response = await self._runs.with_response.list(input.thread_id, limit=100, order="desc")
-            oldest = _oldest(input, response.headers)
-            page: CursorPage[Run] = response.data
-            for _ in range(_MAX_PAGES):
-                for run in page.data:
-                    if run.created_at < oldest:
-                        return None
-                    if _stamped(run, input):
-                        return self._adopt(run)
-                if not page.has_next_page():
-                    return None
-                page = await page.get_next_page()
-        except RunsAPIError as error:
-            if isinstance(error, APIStatusError) and error.status_code == 404 and input.find_only:
-                # No such thread, so no run of ours on it.
-                return None
-            failures.raise_for_upstream(error, creating=_is_first(input))
-        return None
-
-    def _adopt(self, run: Run) -> Created:
-        return Created(run=run, upstream=self._upstream, adopted=True)
-
-    async def _after_refused_create(self, input: CreateInput, error: RunsAPIError) -> Created:
-        holder = active_run_id(error)
-        if holder is None:
-            failures.raise_for_upstream(error, creating=_is_first(input))
-        # The run that holds the thread may be the one that a lost answer of ours created.
-        with contextlib.suppress(RunsAPIError):
-            response = await self._runs.with_response.retrieve(holder, thread_id=input.thread_id)
-            run: Run = response.data
-            if _stamped(run, input) and run.created_at >= _oldest(input, response.headers):
-                return self._adopt(run)
-        found = await self._find(input)
-        if found is not None:
-            return found
-        attempt = activity.info().attempt
-        raise ApplicationError(
-            f"Thread {input.thread_id} is taken by run {holder}, which is not ours",
-            holder,
-            type=failures.THREAD_BUSY,
-            next_retry_delay=timedelta(seconds=min(1.3**attempt, _BUSY_LONGEST)),
-        )
 
     async def _settled_submit(self, input: SubmitInput) -> Submitted | None:
         """Return what became of the outputs, or none if the upstream still waits for them."""
@@ -458,83 +267,3 @@ def _step_outputs(step: Any) -> list[tuple[str, str | None]]:
         for call in details.tool_calls
         if getattr(call, "type", None) == "function"
     ]
-
-
-def _may_repeat(input: CreateInput) -> bool:
-    """Tell whether an earlier attempt may have been accepted, one before a Reset included."""
-    info = activity.info()
-    return info.attempt > 1 or input.execution not in ("", info.workflow_run_id)
-
-
-def _is_first(input: CreateInput) -> bool:
-    """Tell whether nothing would be lost if this create failed for good.
-
-    A later attempt has answers to keep, and nothing to find has nothing to refuse.
-    """
-    return input.attempt == 1 and not input.find_only
-
-
-def _stamped(run: Run, input: CreateInput) -> bool:
-    stamps = run.metadata or {}
-    return stamps.get(RUN_ID_STAMP) == input.run_id and stamps.get(ATTEMPT_STAMP) == str(
-        input.attempt
-    )
-
-
-def _oldest(input: CreateInput, headers: Mapping[str, str]) -> float:
-    """Return when our run began, by the upstream's clock, with the clocks' slack."""
-    info = activity.info()
-    # The age is that of the first try; by now the upstream may have been away for hours.
-    retrying = info.current_attempt_scheduled_time - info.scheduled_time
-    return _upstream_now(headers) - input.age - retrying.total_seconds() - _CLOCK_SLACK
-
-
-def _goes_on(run: Run, input: RetrieveInput) -> bool:
-    """Tell whether to keep polling: an unknown status is no end, only somebody's new word."""
-    if run.status == RunStatus.REQUIRES_ACTION:
-        if not answerable(run):
-            return input.beyond_action
-        return {call.id for call in run.tool_calls} <= set(input.answered)
-    return run.status in INTERMEDIATE or run.status not in TERMINAL
-
-
-def _progress() -> Mapping[str, Any]:
-    details = activity.info().heartbeat_details
-    return details[0] if details and isinstance(details[0], dict) else {}
-
-
-async def _or_hand_over(part: Awaitable[_T], progress: Mapping[str, Any]) -> _T:
-    """Await a part of a poll; when the worker shuts down, hand the poll over at once.
-
-    A request is given up too: it only reads, and an upstream may be long in answering.
-    """
-    task = asyncio.ensure_future(part)
-    shutdown = asyncio.ensure_future(activity.wait_for_worker_shutdown())
-    try:
-        await asyncio.wait({task, shutdown}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            # The last word reaches the next worker, or what was polled since the last is lost.
-            activity.heartbeat(progress)
-            hand_over()
-        return await task
-    finally:
-        task.cancel()
-        shutdown.cancel()
-        await asyncio.gather(task, shutdown, return_exceptions=True)
-
-
-def hand_over() -> NoReturn:
-    """Raise the error that costs no event and is retried after a millisecond (0 is ignored)."""
-    raise ApplicationError(
-        "The worker is shutting down",
-        type=failures.HANDOVER,
-        next_retry_delay=timedelta(milliseconds=1),
-    )
-
-
-def _upstream_now(headers: Mapping[str, str]) -> float:
-    """Return the upstream's clock in unix seconds, or ours where it doesn't tell."""
-    try:
-        return parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError):
-        return time.time()

@@ -8,7 +8,7 @@ per occurrence; an answer never applies to other arguments.
 import contextlib
 import json
 
-from activities.runs import answerable
+from activities.contract import answerable
 from runsapi import MAX_TOOL_OUTPUTS_BYTES, Run
 from workflows.contract import (
     MAX_EARLY_CALLS,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from activities.runs import ATTEMPT_STAMP, RUN_ID_STAMP, STAMPS, CreateInput, Upstream
+from activities.contract import ATTEMPT_STAMP, RUN_ID_STAMP, STAMPS, CreateInput, Upstream
 from runsapi import MAX_TEXT
 from workflows import answers
 from workflows.contract import RunRequest

@@ -1,7 +1,7 @@
 """When the upstream run is looked at again, and for how long a poll stays attached. Pure."""
 
 from activities import polling
-from activities.runs import RetrieveInput, Target, answerable
+from activities.contract import RetrieveInput, Target, answerable
 from runsapi import RunStatus, usable_interval_ms
 from workflows import answers
 from workflows.contract import RunOptions

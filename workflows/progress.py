@@ -1,7 +1,7 @@
 """What an activity's result or failure changes in the state. Pure."""
 
 from activities import polling
-from activities.runs import Created, answerable
+from activities.contract import Created, answerable
 from runsapi import Run, RunStatus
 from workflows import answers
 from workflows.contract import (

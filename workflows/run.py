@@ -18,17 +18,17 @@ from temporalio.exceptions import TimeoutError as ActivityTimeoutError
 
 with workflow.unsafe.imports_passed_through():
     from activities import failures
-    from activities.heartbeat import HEARTBEAT_TIMEOUT
-    from activities.runs import (
+    from activities.contract import (
         CancelInput,
         Created,
         CreateInput,
         Observed,
-        RunActivities,
         SubmitInput,
         Target,
         UpdateInput,
     )
+    from activities.heartbeat import HEARTBEAT_TIMEOUT
+    from activities.runs import RunActivities
     from runsapi import TERMINAL, Run, RunStatus, ToolOutput
     from workflows import answers, attempts, contract, ending, polling, progress
     from workflows.messages import check_metadata, check_tool_outputs

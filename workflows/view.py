@@ -1,6 +1,6 @@
 """What a run shows of itself: the protocol's Run object, and what Runlane knows beside it. Pure."""
 
-from activities.runs import answerable
+from activities.contract import answerable
 from runsapi import TERMINAL, Run, RunStatus
 from workflows import answers
 from workflows.contract import (

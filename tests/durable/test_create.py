@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from activities import runs
+from activities import stamps
 from tests.lab import QUICK, Lab, LabRun, eventually
 from tests.outsider import Outsider
 from workflows.contract import MetadataUpdate
@@ -52,7 +52,7 @@ async def test_a_run_that_ended_while_the_upstream_was_away_is_adopted(
     When it has ended, no thread lock is left to stop a second create.
     """
     # Two minutes' outage in little: without slack, any second that isn't counted tells.
-    monkeypatch.setattr(runs, "_CLOCK_SLACK", 1.0)
+    monkeypatch.setattr(stamps, "_CLOCK_SLACK", 1.0)
     await lab.scenario(rounds=NO_CALL)
     await lab.fault("runs.create", "lost_answer")
     await lab.fault("runs.list", "server_error", times=2)

@@ -1,0 +1,59 @@
+"""What an attached poll needs to stay, to go, and to be taken over by another worker."""
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities import failures
+from activities.contract import RetrieveInput, answerable
+from runsapi import INTERMEDIATE, TERMINAL, Run, RunStatus
+
+_T = TypeVar("_T")
+
+
+def goes_on(run: Run, input: RetrieveInput) -> bool:
+    """Tell whether to keep polling: an unknown status is no end, only somebody's new word."""
+    if run.status == RunStatus.REQUIRES_ACTION:
+        if not answerable(run):
+            return input.beyond_action
+        return {call.id for call in run.tool_calls} <= set(input.answered)
+    return run.status in INTERMEDIATE or run.status not in TERMINAL
+
+
+def earlier_progress() -> Mapping[str, Any]:
+    """Return what the poll's earlier attempt said in its last heartbeat."""
+    details = activity.info().heartbeat_details
+    return details[0] if details and isinstance(details[0], dict) else {}
+
+
+async def or_hand_over(part: Awaitable[_T], progress: Mapping[str, Any]) -> _T:
+    """Await a part of a poll; when the worker shuts down, hand the poll over at once.
+
+    A request is given up too: it only reads, and an upstream may be long in answering.
+    """
+    task = asyncio.ensure_future(part)
+    shutdown = asyncio.ensure_future(activity.wait_for_worker_shutdown())
+    try:
+        await asyncio.wait({task, shutdown}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            # The last word reaches the next worker, or what was polled since the last is lost.
+            activity.heartbeat(progress)
+            hand_over()
+        return await task
+    finally:
+        task.cancel()
+        shutdown.cancel()
+        await asyncio.gather(task, shutdown, return_exceptions=True)
+
+
+def hand_over() -> NoReturn:
+    """Raise the error that costs no event and is retried after a millisecond (0 is ignored)."""
+    raise ApplicationError(
+        "The worker is shutting down",
+        type=failures.HANDOVER,
+        next_retry_delay=timedelta(milliseconds=1),
+    )

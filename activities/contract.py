@@ -1,0 +1,138 @@
+"""What workflows hand to the activities and get from them. Pinned: histories hold these."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from runsapi import Run, ToolOutput
+
+RUN_ID_STAMP = "runlane_run_id"
+ATTEMPT_STAMP = "runlane_attempt"
+STAMPS = (RUN_ID_STAMP, ATTEMPT_STAMP)
+"""The metadata by which an upstream run is known as ours."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Upstream(_Model):
+    """The service on which a run lives, as recorded in the run."""
+
+    name: str
+    url: str
+
+
+class Target(_Model):
+    """An upstream run."""
+
+    upstream: Upstream
+    thread_id: str
+    run_id: str
+
+
+class CreateInput(_Model):
+    """Input of `runs.create`."""
+
+    run_id: str
+    """Ours."""
+    attempt: int
+    thread_id: str
+    params: dict[str, Any]
+    upstream: Upstream | None = None
+    """Where the run lives already; none before its first create."""
+    age: float
+    """Seconds since our run began: an upstream run older than that is not ours."""
+    look_first: bool = False
+    """Look for the stamp before the first request too: this execution may be a Reset."""
+    execution: str = ""
+    """Which execution of the workflow asked for this. In another one the activity was begun before
+    a Reset, which counts its attempts anew."""
+    find_only: bool = False
+    """Only look, don't create: the run is being stopped."""
+    settle_for: float = 0.0
+    """With `find_only`: seconds to keep looking, for a request that may still be on its way."""
+
+
+class Created(_Model):
+    """Result of `runs.create`; `run` is none when `find_only` found nothing."""
+
+    run: Run | None
+    upstream: Upstream
+    poll_after_ms: int | None = None
+    simulated: bool = False
+    adopted: bool = False
+
+
+class RetrieveInput(_Model):
+    """Input of `runs.retrieve`."""
+
+    target: Target
+    attach_for: float = 0.0
+    """Seconds to stay and poll; 0 looks once, at once."""
+    leg_age: float = 0.0
+    poll_interval_ms: int | None = None
+    poll_after_ms: int | None = None
+    """From the upstream's latest answer."""
+    floor: float = 0.5
+    ceiling: float = 900.0
+    timer_from: float = 10.0
+    """An interval this long or longer is not waited out here."""
+    ending: bool = False
+    """The run is being stopped."""
+    beyond_action: bool = False
+    """Go on through an action that outputs can't answer: the workflow has seen it already."""
+    answered: list[str] = []
+    """Calls whose outputs are in: to see them asked for still is no news."""
+
+
+class Observed(_Model):
+    """The upstream run as an activity saw it last."""
+
+    run: Run
+    poll_after_ms: int | None = None
+    polls: int = 0
+
+
+class SubmitInput(_Model):
+    """Input of `runs.submit_tool_outputs`."""
+
+    target: Target
+    tool_outputs: list[ToolOutput]
+    look_first: bool = False
+
+
+class Submitted(_Model):
+    """Result of `runs.submit_tool_outputs`."""
+
+    run: Run
+    outcome: Literal["submitted", "overtaken", "expired"]
+    poll_after_ms: int | None = None
+
+
+class CancelInput(_Model):
+    """Input of `runs.cancel`."""
+
+    target: Target
+
+
+class UpdateInput(_Model):
+    """Input of `runs.update`; `metadata` holds the stamps too."""
+
+    target: Target
+    metadata: dict[str, str]
+
+
+def answerable(run: Run) -> bool:
+    """Tell whether tool outputs can answer what the run requires.
+
+    An MCP approval, a hosted function or an empty list can't be answered so: an output for them
+    would be refused, and an empty submit never made.
+    """
+    action = run.required_action
+    return (
+        action is not None
+        and action.type == "submit_tool_outputs"
+        and bool(run.tool_calls)
+        and all(call.type == "function" and call.function is not None for call in run.tool_calls)
+    )

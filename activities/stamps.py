@@ -1,0 +1,122 @@
+"""Finding the upstream run that an earlier create of ours brought about, by its stamp."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities import failures
+from activities.contract import ATTEMPT_STAMP, RUN_ID_STAMP, CreateInput
+from runsapi import APIStatusError, CursorPage, Run, Runs, RunsAPIError, active_run_id
+
+_CLOCK_SLACK = 120.0
+"""Seconds by which the upstream's clock and Temporal's may differ when a stamped run's age is
+compared with ours."""
+_MAX_PAGES = 50
+"""Of a hundred runs each: a server that pages for ever must not hold a create for ever."""
+_SETTLE_EVERY = 1.0
+_BUSY_LONGEST = 30.0
+
+
+def may_repeat(input: CreateInput) -> bool:
+    """Tell whether an earlier attempt may have been accepted, one before a Reset included."""
+    info = activity.info()
+    return info.attempt > 1 or input.execution not in ("", info.workflow_run_id)
+
+
+async def settle(runs: Runs, input: CreateInput) -> Run | None:
+    """Look for the stamp until it is there or no request of ours can still be on its way."""
+    give_up = time.monotonic() + input.settle_for
+    while True:
+        found = await find(runs, input)
+        if found is not None:
+            return found
+        if time.monotonic() >= give_up:
+            return None
+        await asyncio.sleep(min(_SETTLE_EVERY, input.settle_for))
+
+
+async def find(runs: Runs, input: CreateInput) -> Run | None:
+    """Find the upstream run with our stamp among the thread's runs, back to our own start."""
+    try:
+        response = await runs.with_response.list(input.thread_id, limit=100, order="desc")
+        oldest = _oldest(input, response.headers)
+        page: CursorPage[Run] = response.data
+        for _ in range(_MAX_PAGES):
+            for run in page.data:
+                if run.created_at < oldest:
+                    return None
+                if _stamped(run, input):
+                    return run
+            if not page.has_next_page():
+                return None
+            page = await page.get_next_page()
+    except RunsAPIError as error:
+        if isinstance(error, APIStatusError) and error.status_code == 404 and input.find_only:
+            # No such thread, so no run of ours on it.
+            return None
+        failures.raise_for_upstream(error, creating=_is_first(input))
+    return None
+
+
+async def find_after_refusal(runs: Runs, input: CreateInput, error: RunsAPIError) -> Run:
+    """Find the upstream run because of which a create was refused, if it is ours.
+
+    Raises:
+        ApplicationError: It is somebody else's, or the refusal has another reason.
+    """
+    holder = active_run_id(error)
+    if holder is None:
+        failures.raise_for_upstream(error, creating=_is_first(input))
+    # The run that holds the thread may be the one that a lost answer of ours created.
+    with contextlib.suppress(RunsAPIError):
+        response = await runs.with_response.retrieve(holder, thread_id=input.thread_id)
+        run: Run = response.data
+        if _stamped(run, input) and run.created_at >= _oldest(input, response.headers):
+            return run
+    found = await find(runs, input)
+    if found is not None:
+        return found
+    attempt = activity.info().attempt
+    raise ApplicationError(
+        f"Thread {input.thread_id} is taken by run {holder}, which is not ours",
+        holder,
+        type=failures.THREAD_BUSY,
+        next_retry_delay=timedelta(seconds=min(1.3**attempt, _BUSY_LONGEST)),
+    )
+
+
+def _is_first(input: CreateInput) -> bool:
+    """Tell whether nothing would be lost if this create failed for good.
+
+    A later attempt has answers to keep, and nothing to find has nothing to refuse.
+    """
+    return input.attempt == 1 and not input.find_only
+
+
+def _stamped(run: Run, input: CreateInput) -> bool:
+    stamps = run.metadata or {}
+    return stamps.get(RUN_ID_STAMP) == input.run_id and stamps.get(ATTEMPT_STAMP) == str(
+        input.attempt
+    )
+
+
+def _oldest(input: CreateInput, headers: Mapping[str, str]) -> float:
+    """Return when our run began, by the upstream's clock, with the clocks' slack."""
+    info = activity.info()
+    # The age is that of the first try; by now the upstream may have been away for hours.
+    retrying = info.current_attempt_scheduled_time - info.scheduled_time
+    return _upstream_now(headers) - input.age - retrying.total_seconds() - _CLOCK_SLACK
+
+
+def _upstream_now(headers: Mapping[str, str]) -> float:
+    """Return the upstream's clock in unix seconds, or ours where it doesn't tell."""
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return time.time()
