@@ -57,8 +57,11 @@ async def see_through(request: Awaitable[_T]) -> _T:
 
 async def _in_time(request: Awaitable[_T]) -> _T:
     limit = activity.info().start_to_close_timeout
+    seconds = limit.total_seconds() if limit else None
+    # Before a near deadline Temporal leaves a second or two: too little to keep a margin of five.
+    budget = None if seconds is None else max(seconds - _MARGIN, seconds * 0.8)
     try:
-        async with asyncio.timeout(limit.total_seconds() - _MARGIN if limit else None):
+        async with asyncio.timeout(budget):
             return await request
     except TimeoutError:
         raise failures.unavailable("The upstream didn't answer in time") from None

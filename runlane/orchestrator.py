@@ -481,7 +481,8 @@ class Runs:
                 if reading.is_closed(description):
                     raise
                 # It was ending, and hasn't ended: an ending run says so itself, in its view.
-                if (await reading.read(self._client, run_id)).runlane.cancel_requested:
+                view = await reading.read(self._client, run_id)
+                if view.run.status == RunStatus.CANCELLING:
                     raise
                 await asyncio.sleep(_BETWEEN_TRIES_SECONDS)
             except NoWorker:

@@ -241,7 +241,7 @@ async def _heartbeat(
 def _advanced(view: RunView, progress: _Progress) -> RunView:
     """Return the view with what an attached poll has seen since the workflow heard of it."""
     moving = view.run.status in (RunStatus.QUEUED, RunStatus.IN_PROGRESS)
-    if progress.status is None or not moving or view.runlane.cancel_requested:
+    if progress.status is None or not moving:
         return view
     view = _with(view, polls=view.runlane.polls + progress.polls, upstream_status=progress.status)
     # The rest (required_action, completed_at) comes with the poll's result, within milliseconds.

@@ -14,7 +14,7 @@ from workflows.contract import (
     canonical_json,
     content_digest,
 )
-from workflows.state import RunState
+from workflows.state import RunState, StopReason
 
 _NULL_UNTIL_ENDED = ("cancelled_at", "completed_at", "failed_at")
 
@@ -33,7 +33,7 @@ def run_view(run_id: str, request: RunRequest, state: RunState) -> RunView:
             blocked=state.blocked,
             needs_attention=needs_attention(state),
             uncertain=state.uncertain,
-            cancel_requested=state.stop is not None,
+            cancel_requested=state.stop == StopReason.CANCEL,
             pending=pending_calls(state),
             answers=[
                 AnswerView(

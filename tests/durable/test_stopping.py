@@ -168,7 +168,22 @@ async def test_the_deadline(lab: Lab) -> None:
     assert result.run.status == "expired"
     assert result.run.last_error is not None
     assert "deadline" in result.run.last_error.message
+    assert not result.runlane.cancel_requested
     assert await lab.accepted("runs.cancel") == 1
+
+
+async def test_a_near_deadline_leaves_time_for_a_request(lab: Lab) -> None:
+    """With a second or two left, a create is still sent and its answer waited for."""
+    await lab.scenario(rounds=ENDLESS)
+    slow = await lab.fault("runs.create", "slow", seconds=0.5)
+    run = await lab.start(deadline=4.0)
+
+    result = await run.result()
+
+    assert slow
+    assert result.run.status == "expired"
+    assert await lab.accepted("runs.create") == 1
+    assert result.runlane.attempts[0].attempt == 1
 
 
 async def test_the_deadline_in_a_leg(lab: Lab) -> None:

@@ -232,6 +232,15 @@ async def test_metadata_is_replaced_from_the_shell(shell: Shell) -> None:
     assert {"a": "1", "b": "two words"} == said.document["metadata"]
 
 
+async def test_a_run_is_nudged_from_the_shell(shell: Shell) -> None:
+    """A nudge prints how the run stands; for a run that doesn't exist it is exit code 6."""
+    run_id = await shell.create()
+
+    said = await shell("nudge", run_id, code=0)
+    assert run_id in said.out
+    await shell("nudge", "run_NOBODY", code=6)
+
+
 async def test_a_stream_prints_events_as_they_become_known(shell: Shell) -> None:
     """From the creation to where the run waits; the exit code is the wait's."""
     lab = shell.plant.lab

@@ -13,7 +13,7 @@ from runlane.cli.app import run
 
 COMMANDS = [
     *("up", "worker", "simulate", "doctor", "demo", "completion"),
-    *("create", "retrieve", "view", "list", "update", "cancel", "poll", "submit", "steps"),
+    *("create", "retrieve", "view", "list", "update", "cancel", "poll", "submit", "steps", "nudge"),
 ]
 
 
