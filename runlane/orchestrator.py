@@ -17,16 +17,11 @@ from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 from temporalio.client import Client
-from temporalio.common import (
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
-)
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from runlane import messages, reading, receipts, requests, search_attributes, temporal
+from runlane import messages, reading, receipts, requests, temporal
 from runlane.errors import (
     AnswersRefused,
     KeyReused,
@@ -42,7 +37,7 @@ from runlane.rpc import explained
 from runlane.settings import Settings
 from runlane.steps import Steps
 from runlane.streaming import RunStream
-from runlane.visibility import created_attribute, request_memo
+from runlane.visibility import first_attributes, request_memo
 from runlane.waiting import PATIENCE, Look, watch
 from runsapi import Run, RunStatus
 from workflows.contract import (
@@ -57,7 +52,6 @@ from workflows.contract import (
     CancelRequest,
     MetadataUpdate,
     Receipts,
-    RequestMemo,
     RunRequest,
     RunView,
 )
@@ -441,8 +435,8 @@ class Runs:
                     task_queue=self._settings.task_queue,
                     id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                    memo={REQUEST_MEMO: _memo(request)},
-                    search_attributes=_attributes(request),
+                    memo={REQUEST_MEMO: request.memo(request.params.get("metadata") or {})},
+                    search_attributes=first_attributes(request),
                     rpc_timeout=_START_TIMEOUT,
                 )
         except WorkflowAlreadyStartedError:
@@ -498,24 +492,3 @@ class Runs:
         return storage is not None and any(
             not isinstance(driver, AbsentPayloadStore) for driver in storage.drivers
         )
-
-
-def _memo(request: RunRequest) -> RequestMemo:
-    return RequestMemo(
-        digest=request.digest(),
-        created_at=request.created_at,
-        metadata=request.params.get("metadata") or {},
-        model=request.params.get("model"),
-        deadline=request.options.deadline,
-    )
-
-
-def _attributes(request: RunRequest) -> TypedSearchAttributes:
-    return TypedSearchAttributes(
-        [
-            SearchAttributePair(search_attributes.STATUS, str(RunStatus.QUEUED)),
-            SearchAttributePair(search_attributes.THREAD, request.thread_id),
-            SearchAttributePair(search_attributes.ASSISTANT, request.params["assistant_id"]),
-            SearchAttributePair(search_attributes.CREATED, created_attribute(request.created_at)),
-        ]
-    )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from runlane import search_attributes
 from runsapi import Run, RunStatus
@@ -19,6 +20,7 @@ from workflows.contract import (
     PendingCall,
     RequestMemo,
     RunlaneView,
+    RunRequest,
     RunView,
 )
 
@@ -101,6 +103,18 @@ def created_at(execution: WorkflowExecution, memo: RequestMemo | None = None) ->
     if moment is not None:
         return moment.timestamp()
     return execution.start_time.timestamp() if memo is None else memo.created_at
+
+
+def first_attributes(request: RunRequest) -> TypedSearchAttributes:
+    """Return the search attributes with which a run starts."""
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(search_attributes.STATUS, str(RunStatus.QUEUED)),
+            SearchAttributePair(search_attributes.THREAD, request.thread_id),
+            SearchAttributePair(search_attributes.ASSISTANT, request.params["assistant_id"]),
+            SearchAttributePair(search_attributes.CREATED, created_attribute(request.created_at)),
+        ]
+    )
 
 
 def created_attribute(seconds: float) -> datetime:

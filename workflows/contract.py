@@ -123,6 +123,16 @@ class RunOptions(_Message):
     timing: Timing = Timing()
 
 
+class RequestMemo(_Message):
+    """What a list shows of a run, and what its key is bound to, without reading the run."""
+
+    digest: str
+    created_at: float
+    metadata: dict[str, str] = {}
+    model: str | None = None
+    deadline: float | None = None
+
+
 class RunRequest(_Message):
     """What the run was asked for; unchanged over its whole life."""
 
@@ -144,15 +154,15 @@ class RunRequest(_Message):
         }
         return content_digest(canonical_json(asked))
 
-
-class RequestMemo(_Message):
-    """What a list shows of a run, and what its key is bound to, without reading the run."""
-
-    digest: str
-    created_at: float
-    metadata: dict[str, str] = {}
-    model: str | None = None
-    deadline: float | None = None
+    def memo(self, metadata: dict[str, str]) -> RequestMemo:
+        """Return what lists show of this request, with the caller's metadata as it is now."""
+        return RequestMemo(
+            digest=self.digest(),
+            created_at=self.created_at,
+            metadata=metadata,
+            model=self.params.get("model"),
+            deadline=self.options.deadline,
+        )
 
 
 class ToolOutputMessage(_Message):

@@ -10,7 +10,7 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
 with workflow.unsafe.imports_passed_through():
-    from workflows.contract import PENDING_MEMO, REQUEST_MEMO, RequestMemo, RunRequest
+    from workflows.contract import PENDING_MEMO, REQUEST_MEMO, RunRequest
     from workflows.state import RunState
     from workflows.view import pending_memo, shown_status
 
@@ -50,13 +50,7 @@ class Shown:
 def memo(request: RunRequest, state: RunState) -> dict[str, Any]:
     """Return the memo for a continue-as-new, at which an upserted one is lost."""
     return {
-        REQUEST_MEMO: RequestMemo(
-            digest=request.digest(),
-            created_at=request.created_at,
-            metadata=state.metadata,
-            model=request.params.get("model"),
-            deadline=request.options.deadline,
-        ),
+        REQUEST_MEMO: request.memo(state.metadata),
         PENDING_MEMO: pending_memo(state),
     }
 
