@@ -140,6 +140,11 @@ class RunList:
             yield run
 
 
+_BLUR_MS = 2
+"""SQLite compares other milliseconds than it shows: with equality asked for, equals may be missing,
+and the runs of a cursor's own millisecond would fall between two pages."""
+
+
 @dataclass(frozen=True)
 class _Place:
     """A run's place in the order by creation, then id."""
@@ -230,8 +235,12 @@ class _Reach:
 
     async def rows(self, width: int | None) -> AsyncIterator[WorkflowExecution]:
         query = await self._query(width)
+        low, high = await self._bounds(width)
         async for row in self._client.list_workflows(query, page_size=_PAGE_SIZE):
-            yield row
+            created_ms, _ = _order(row)
+            # Of a millisecond that the blurred query has only in part, none is taken.
+            if (low is None or created_ms >= low) and (high is None or created_ms <= high):
+                yield row
 
     async def width_for(self, wanted: int, total: int) -> int | None:
         """Find a width that holds `wanted` runs, and few more where runs are not all of one ms."""
@@ -251,7 +260,7 @@ class _Reach:
                 width, found = middle, here
         return width
 
-    async def _query(self, width: int | None) -> str:
+    async def _bounds(self, width: int | None) -> tuple[int | None, int | None]:
         low = None if self._low is None else self._low.created_ms
         high = None if self._high is None else self._high.created_ms
         if width is not None:
@@ -260,11 +269,15 @@ class _Reach:
                 low = edge - width if low is None else max(low, edge - width)
             else:
                 high = edge + width if high is None else min(high, edge + width)
+        return low, high
+
+    async def _query(self, width: int | None) -> str:
+        low, high = await self._bounds(width)
         parts = [self._where]
         if low is not None:
-            parts.append(f"{search_attributes.CREATED.name} >= '{_moment(low)}'")
+            parts.append(f"{search_attributes.CREATED.name} >= '{_moment(low - _BLUR_MS)}'")
         if high is not None:
-            parts.append(f"{search_attributes.CREATED.name} <= '{_moment(high)}'")
+            parts.append(f"{search_attributes.CREATED.name} <= '{_moment(high + _BLUR_MS)}'")
         return " AND ".join(parts)
 
     async def _first_edge(self) -> int:
@@ -300,6 +313,10 @@ class _Reach:
 async def _place(client: Client, run_id: str | None, param: str) -> _Place | None:
     if run_id is None:
         return None
+    # As Visibility shows it, like the rows it is compared with.
+    by_id = f"{_OURS} AND WorkflowId = {quoted(run_id)}"
+    async for row in client.list_workflows(by_id, limit=1):
+        return _Place(_ms(created_at(row)), run_id)
     try:
         execution = await client.get_workflow_handle(run_id).describe()
     except RPCError as error:
@@ -310,11 +327,15 @@ async def _place(client: Client, run_id: str | None, param: str) -> _Place | Non
             text = f"No run {run_id}, which {param} names; it may be past Temporal's retention."
             raise RunNotFound(text, param=param) from None
         raise
+    # Started a moment ago, and Visibility hasn't heard of it.
     return _Place(_ms(created_at(execution)), run_id)
 
 
+_OURS = f"WorkflowType = '{WORKFLOW}' AND ExecutionStatus != 'ContinuedAsNew'"
+
+
 def _filter(query: ListQuery) -> str:
-    parts = [f"WorkflowType = {quoted(WORKFLOW)}", "ExecutionStatus != 'ContinuedAsNew'"]
+    parts = [_OURS]
     if query.thread_id is not None:
         parts.append(f"{search_attributes.THREAD.name} = {quoted(query.thread_id)}")
     if query.status is not None:
