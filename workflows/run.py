@@ -1,8 +1,7 @@
 """The `Run` workflow: one run from create to its end, whatever dies on the way.
 
 The state says what comes next, and each step changes the state; so a run goes on after a
-continue-as-new, a nudge or a mended key exactly where it was. Message handlers only record:
-one that waited for what only the main loop brings would wait for ever.
+continue-as-new, a nudge or a mended key exactly where it was.
 """
 
 import asyncio
@@ -31,35 +30,25 @@ with workflow.unsafe.imports_passed_through():
     from activities.runs import RunActivities
     from runsapi import TERMINAL, Run, RunStatus, ToolOutput
     from workflows import answers, attempts, contract, ending, polling, progress
-    from workflows.messages import check_metadata, check_tool_outputs
-    from workflows.shown import Shown, memo
-    from workflows.state import RunInput, RunState, StopReason
-    from workflows.view import run_view, shown_status
+    from workflows.handlers import NUDGE_SPACING, RunHandlers
+    from workflows.shown import memo
+    from workflows.state import RunInput, StopReason
 
 RETRIES = RetryPolicy(maximum_interval=timedelta(seconds=3))
 """How soon what a dead worker held is given to another one, the heartbeat timeout past. Where the
 upstream failed, the error itself says when to try again."""
 
-NUDGE_SPACING = 2.0
-"""Seconds around a poll in which a nudge brings nothing new."""
-
 _T = TypeVar("_T")
 
 
 @workflow.defn(name=contract.WORKFLOW)
-class RunWorkflow:
+class RunWorkflow(RunHandlers):
     """Drives one run: create, wait, gather answers, submit, wait, until the end."""
 
     @workflow.init
     def __init__(self, input: RunInput) -> None:
-        self._request = input.request
-        self._options = input.request.options
-        self._state = input.state or self._first_state()
-        self._shown = Shown(self._state)
+        super().__init__(input)
         self._poll: asyncio.Task[Observed] | None = None
-        self._polled_at = 0.0
-        self._nudged = False
-        self._stop_is_news = False
 
     @workflow.run
     async def run(self, input: RunInput) -> contract.RunView:
@@ -381,10 +370,6 @@ class RunWorkflow:
     def _observe(self, run: Run) -> None:
         progress.observe(self._state, self._options, run, self._now())
 
-    def _stop(self, reason: StopReason) -> None:
-        if progress.stop(self._state, reason, self._now()):
-            self._stop_is_news = True
-
     # Waiting
 
     async def _until(self, condition: Callable[[], bool], at: float | None = None) -> None:
@@ -420,9 +405,6 @@ class RunWorkflow:
             polling.interval(self._state, self._options, self._now()) > NUDGE_SPACING
         )
 
-    def _is_blocked(self) -> bool:
-        return self._state.blocked is not None and self._state.blocked_until is not None
-
     def _limit(self) -> float:
         """Return until when anything at all is tried."""
         return self._state.deadline_at if self._state.stop is None else self._give_up_at()
@@ -441,17 +423,7 @@ class RunWorkflow:
         info = workflow.info()
         return info.first_execution_run_id != info.run_id
 
-    def _now(self) -> float:
-        return workflow.now().timestamp()
-
     # Inputs
-
-    def _first_state(self) -> RunState:
-        # The first task's time would be the Reset's after a Reset, and the upstream run that is to
-        # be found would count as older than this one.
-        started = workflow.info().workflow_start_time.timestamp()
-        metadata = self._request.params.get("metadata") or {}
-        return RunState(deadline_at=started + self._options.deadline, metadata=dict(metadata))
 
     def _create_input(self) -> CreateInput:
         return attempts.create_input(
@@ -477,64 +449,3 @@ class RunWorkflow:
             RunInput(request=self._request, state=self._state),
             memo=memo(self._request, self._state),
         )
-
-    # Messages: they record, the main loop acts
-
-    @workflow.query(name=contract.VIEW_QUERY)
-    def view(self) -> contract.RunView:
-        """Return the run and everything known of it."""
-        return run_view(workflow.info().workflow_id, self._request, self._state)
-
-    @workflow.signal(name=contract.TOOL_OUTPUTS_SIGNAL)
-    def tool_outputs(self, outputs: contract.ToolOutputs) -> None:
-        """Take answers; what can't be used is kept in `view` with its reason."""
-        answers.deliver(self._state, outputs, now=self._now(), by_signal=True)
-        self._shown.update(self._state)
-
-    @workflow.update(name=contract.SUBMIT_TOOL_OUTPUTS_UPDATE)
-    def submit_tool_outputs(self, outputs: contract.ToolOutputs) -> contract.Receipts:
-        """Take answers; return a receipt for each."""
-        receipts = answers.deliver(self._state, outputs, now=self._now(), by_signal=False)
-        self._shown.update(self._state)
-        return contract.Receipts(receipts=receipts)
-
-    @submit_tool_outputs.validator
-    def _refuse_nothing_new(self, outputs: contract.ToolOutputs) -> None:
-        # A refused update leaves no event: receipts for duplicates cost nothing.
-        check_tool_outputs(outputs)
-        receipts = contract.Receipts(
-            receipts=[answers.assess(self._state, output) for output in outputs.tool_outputs]
-        )
-        if not receipts.is_new():
-            raise ApplicationError("Nothing in this is new", receipts, type=contract.NOTHING_NEW)
-
-    @workflow.update(name=contract.CANCEL_UPDATE)
-    def cancel(self, request: contract.CancelRequest) -> contract.Acknowledged:
-        """Record that the run is to be cancelled; `view` tells what came of it."""
-        self._stop(StopReason.CANCEL)
-        self._shown.update(self._state)
-        return contract.Acknowledged(status=shown_status(self._state))
-
-    @workflow.update(name=contract.UPDATE_METADATA_UPDATE)
-    def update_metadata(self, update: contract.MetadataUpdate) -> contract.Acknowledged:
-        """Replace the caller's metadata; the upstream run is told when there is one."""
-        self._state.metadata = dict(update.metadata)
-        workflow.upsert_memo(memo(self._request, self._state))
-        return contract.Acknowledged(status=shown_status(self._state))
-
-    @update_metadata.validator
-    def _refuse_bad_metadata(self, update: contract.MetadataUpdate) -> None:
-        check_metadata(update.metadata)
-        if self._state.stop is not None or self._state.ended_at is not None:
-            raise ApplicationError("The run is ending", type=contract.RUN_IS_ENDING)
-
-    @cancel.validator
-    def _refuse_after_the_end(self, request: contract.CancelRequest) -> None:
-        if self._state.ended_at is not None:
-            raise ApplicationError("The run has ended", type=contract.RUN_IS_ENDING)
-
-    @workflow.signal(name=contract.NUDGE_SIGNAL)
-    def nudge(self) -> None:
-        """Look at the upstream now: somebody saw or mended something."""
-        if self._is_blocked() or self._now() - self._polled_at >= NUDGE_SPACING:
-            self._nudged = True

@@ -1,0 +1,107 @@
+"""The messages a run takes. Handlers record, and answer at once; the main loop acts.
+
+A handler that waited for what only the main loop brings, and a main loop that waits for its
+handlers before it continues as new, would wait for each other for ever.
+"""
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from workflows import answers, contract, progress
+    from workflows.messages import check_metadata, check_tool_outputs
+    from workflows.shown import Shown, memo
+    from workflows.state import RunInput, RunState, StopReason
+    from workflows.view import run_view, shown_status
+
+NUDGE_SPACING = 2.0
+"""Seconds around a poll in which a nudge brings nothing new."""
+
+
+class RunHandlers:
+    """A run's state, and the messages that change it or tell of it."""
+
+    def __init__(self, input: RunInput) -> None:
+        self._request = input.request
+        self._options = input.request.options
+        self._state = input.state or self._first_state()
+        self._shown = Shown(self._state)
+        self._polled_at = 0.0
+        self._nudged = False
+        self._stop_is_news = False
+
+    @workflow.query(name=contract.VIEW_QUERY)
+    def view(self) -> contract.RunView:
+        """Return the run and everything known of it."""
+        return run_view(workflow.info().workflow_id, self._request, self._state)
+
+    @workflow.signal(name=contract.TOOL_OUTPUTS_SIGNAL)
+    def tool_outputs(self, outputs: contract.ToolOutputs) -> None:
+        """Take answers; what can't be used is kept in `view` with its reason."""
+        answers.deliver(self._state, outputs, now=self._now(), by_signal=True)
+        self._shown.update(self._state)
+
+    @workflow.update(name=contract.SUBMIT_TOOL_OUTPUTS_UPDATE)
+    def submit_tool_outputs(self, outputs: contract.ToolOutputs) -> contract.Receipts:
+        """Take answers; return a receipt for each."""
+        receipts = answers.deliver(self._state, outputs, now=self._now(), by_signal=False)
+        self._shown.update(self._state)
+        return contract.Receipts(receipts=receipts)
+
+    @submit_tool_outputs.validator
+    def _refuse_nothing_new(self, outputs: contract.ToolOutputs) -> None:
+        # A refused update leaves no event: receipts for duplicates cost nothing.
+        check_tool_outputs(outputs)
+        receipts = contract.Receipts(
+            receipts=[answers.assess(self._state, output) for output in outputs.tool_outputs]
+        )
+        if not receipts.is_new():
+            raise ApplicationError("Nothing in this is new", receipts, type=contract.NOTHING_NEW)
+
+    @workflow.update(name=contract.CANCEL_UPDATE)
+    def cancel(self, request: contract.CancelRequest) -> contract.Acknowledged:
+        """Record that the run is to be cancelled; `view` tells what came of it."""
+        self._stop(StopReason.CANCEL)
+        self._shown.update(self._state)
+        return contract.Acknowledged(status=shown_status(self._state))
+
+    @workflow.update(name=contract.UPDATE_METADATA_UPDATE)
+    def update_metadata(self, update: contract.MetadataUpdate) -> contract.Acknowledged:
+        """Replace the caller's metadata; the upstream run is told when there is one."""
+        self._state.metadata = dict(update.metadata)
+        workflow.upsert_memo(memo(self._request, self._state))
+        return contract.Acknowledged(status=shown_status(self._state))
+
+    @update_metadata.validator
+    def _refuse_bad_metadata(self, update: contract.MetadataUpdate) -> None:
+        check_metadata(update.metadata)
+        if self._state.stop is not None or self._state.ended_at is not None:
+            raise ApplicationError("The run is ending", type=contract.RUN_IS_ENDING)
+
+    @cancel.validator
+    def _refuse_after_the_end(self, request: contract.CancelRequest) -> None:
+        if self._state.ended_at is not None:
+            raise ApplicationError("The run has ended", type=contract.RUN_IS_ENDING)
+
+    @workflow.signal(name=contract.NUDGE_SIGNAL)
+    def nudge(self) -> None:
+        """Look at the upstream now: somebody saw or mended something."""
+        if self._is_blocked() or self._now() - self._polled_at >= NUDGE_SPACING:
+            self._nudged = True
+
+    def _stop(self, reason: StopReason) -> None:
+        if progress.stop(self._state, reason, self._now()):
+            self._stop_is_news = True
+
+    def _is_blocked(self) -> bool:
+        return self._state.blocked is not None and self._state.blocked_until is not None
+
+    def _now(self) -> float:
+        return workflow.now().timestamp()
+
+    def _first_state(self) -> RunState:
+        # The first task's time would be the Reset's after a Reset, and the upstream run that is to
+        # be found would count as older than this one.
+        started = workflow.info().workflow_start_time.timestamp()
+        metadata = self._request.params.get("metadata") or {}
+        return RunState(deadline_at=started + self._options.deadline, metadata=dict(metadata))
