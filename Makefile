@@ -17,7 +17,7 @@ demo: $(STAMP) ## watch a run survive a crash, with everything on this machine
 
 # Most tests wait for a server or a clock, so more of them run than there are cores.
 test: $(STAMP) ## every test, on real parts
-	$(BIN)/pytest -n 4
+	$(BIN)/pytest -n 4 --dist worksteal
 
 test-fast: $(STAMP) ## the unit tests, in under a minute
 	$(BIN)/pytest -n 2 -m "not slow" tests/unit
