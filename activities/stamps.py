@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -17,6 +18,8 @@ from runsapi import APIStatusError, CursorPage, Run, Runs, RunsAPIError, active_
 _CLOCK_SLACK = 120.0
 """Seconds by which the upstream's clock and Temporal's may differ when a stamped run's age is
 compared with ours."""
+_RUN_ID = re.compile(r"run_[A-Za-z0-9_-]{1,60}")
+"""What is repeated of somebody else's stamp: nothing else could be the id of a run of Runlane's."""
 _MAX_PAGES = 50
 """Of a hundred runs each: a server that pages for ever must not hold a create for ever."""
 _SETTLE_EVERY = 1.0
@@ -73,18 +76,22 @@ async def find_after_refusal(runs: Runs, input: CreateInput, error: RunsAPIError
     holder = active_run_id(error)
     if holder is None:
         failures.raise_for_upstream(error, creating=_is_first(input))
+    whose = "which is not ours"
     # The run that holds the thread may be the one that a lost answer of ours created.
     with contextlib.suppress(RunsAPIError):
         response = await runs.with_response.retrieve(holder, thread_id=input.thread_id)
         run: Run = response.data
         if _stamped(run, input) and run.created_at >= _oldest(input, response.headers):
             return run
+        other = (run.metadata or {}).get(RUN_ID_STAMP)
+        if other is not None and other != input.run_id and _RUN_ID.fullmatch(other):
+            whose = f"which belongs to {other}; that has to end first"
     found = await find(runs, input)
     if found is not None:
         return found
     attempt = activity.info().attempt
     raise ApplicationError(
-        f"Thread {input.thread_id} is taken by run {holder}, which is not ours",
+        f"Thread {input.thread_id} is taken by run {holder}, {whose}",
         holder,
         type=failures.THREAD_BUSY,
         next_retry_delay=timedelta(seconds=min(1.3**attempt, _BUSY_LONGEST)),

@@ -220,7 +220,10 @@ async def test_a_busy_thread_is_waited_for(lab: Lab, outsider: Outsider) -> None
 
     said = await eventually(lambda: pending(run), bool)
 
-    assert said == f"Thread {lab.thread_id} is taken by run {theirs}, which is not ours"
+    assert said == (
+        f"Thread {lab.thread_id} is taken by run {theirs}, which belongs to run_somebody; "
+        "that has to end first"
+    )
     assert (await run.view()).run.status == "queued"
     assert await lab.accepted("runs.create") == 1
 
