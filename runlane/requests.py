@@ -172,7 +172,10 @@ def _body(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse(error: InvalidParameter) -> NoReturn:
-    raise InvalidRequest(_sentence(str(error)), param=error.param) from None
+    # The protocol layer names its own models, which nobody here has typed.
+    text = str(error).replace(RunCreateParams.__name__, "create")
+    text = text.replace(RunUpdateParams.__name__, "update")
+    raise InvalidRequest(_sentence(text), param=error.param) from None
 
 
 def _sentence(text: str) -> str:

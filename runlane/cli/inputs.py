@@ -90,7 +90,7 @@ def answers(pairs: Sequence[str], outputs: str | None) -> list[object]:
     if not pairs:
         text = "No answer given: add CALL_ID=OUTPUT, CALL_ID=@FILE or --outputs FILE."
         raise InvalidRequest(text, param="CALL_ID=OUTPUT")
-    return [_answer(pair) for pair in pairs]
+    return [_answer(pair, first=i == 0) for i, pair in enumerate(pairs)]
 
 
 def metadata(pairs: Sequence[str]) -> dict[str, str]:
@@ -111,10 +111,15 @@ def metadata(pairs: Sequence[str]) -> dict[str, str]:
     return read
 
 
-def _answer(pair: str) -> dict[str, str]:
+def _answer(pair: str, *, first: bool) -> dict[str, str]:
     call_id, equals, output = pair.partition("=")
     if not equals or not call_id:
         text = f"{pair!r} is not of the form CALL_ID=OUTPUT."
+        if pair.startswith("run_"):
+            text += " The run's id comes first: runlane submit RUN_ID CALL_ID=OUTPUT"
+        elif not first:
+            # Most likely what the shell made of JSON or of words without quotes.
+            text += ' Quote an output that holds spaces or quotes: CALL_ID=\'{"state": "shipped"}\''
         raise InvalidRequest(text, param="CALL_ID=OUTPUT")
     if output.startswith("@@"):
         output = output[1:]

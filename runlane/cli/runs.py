@@ -81,6 +81,9 @@ def _create(
             text = "--assistant and the assistant_id in --params differ."
             raise InvalidRequest(text, param="--assistant")
         body["assistant_id"] = assistant
+    elif "assistant_id" not in body:
+        text = "No assistant given: add --assistant ID, or an assistant_id to --params."
+        raise InvalidRequest(text, param="assistant_id")
     interval = inputs.duration(poll_interval, "--poll-interval")
     options: dict[str, Any] = {
         "idempotency_key": idempotency_key,

@@ -140,7 +140,9 @@ def _doctor(json: Json = False) -> None:
         for finding in findings:
             _print_finding(finding)
         count = "1 finding" if problems == 1 else f"{problems} findings"
-        output.say("Everything is in order." if not problems else f"{count} to mend.")
+        noted = any(finding.level == "note" for finding in findings)
+        fine = "Nothing to mend, but see the notes." if noted else "Everything is in order."
+        output.say(f"{count} to mend." if problems else fine)
     raise typer.Exit(int(ExitCode.OTHER if problems else ExitCode.DONE))
 
 

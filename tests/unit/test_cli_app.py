@@ -60,6 +60,21 @@ def test_asking_for_the_version_loads_no_client() -> None:
     assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode
 
 
+def test_what_is_wrong_is_said_in_words_that_were_typed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """No model's name, no option left to guess, and one full stop or question mark."""
+    file = tmp_path / "run.json"
+    file.write_text('{"assistant_id": "a", "toolz": []}')
+
+    assert 2 == run(["create", "--thread", "t", "--params", str(file), "--dry-run"])
+    assert "Error: toolz is not a parameter of create.\n" == capsys.readouterr().err
+    assert 2 == run(["create", "--thread", "t"])
+    assert "--assistant ID" in capsys.readouterr().err
+    assert 2 == run(["polll"])
+    assert "Did you mean 'poll'?\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "args",
     [

@@ -42,6 +42,19 @@ def test_an_answer_without_its_call_is_refused(pair: str) -> None:
         inputs.answers([pair], None)
 
 
+@pytest.mark.parametrize(
+    ("pairs", "hint"),
+    [
+        (["run_1"], "The run's id comes first"),
+        (["call_1={state:", "shipped}"], "Quote an output"),
+    ],
+)
+def test_a_common_mistake_in_an_answer_is_named(pairs: list[str], hint: str) -> None:
+    """Arguments in the wrong order, and JSON without quotes."""
+    with pytest.raises(InvalidRequest, match=hint):
+        inputs.answers(pairs, None)
+
+
 def test_no_answer_at_all_is_refused() -> None:
     """The three ways of giving one are named."""
     with pytest.raises(InvalidRequest, match="--outputs FILE"):
