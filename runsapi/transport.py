@@ -227,6 +227,13 @@ class Transport:
     async def _read(self, response: httpx.Response, limit: int) -> bytes:
         url = _bare(response)
         content = bytearray()
+        if "," in response.headers.get("content-encoding", ""):
+            # Each layer can grow a thousandfold before its first byte is seen here.
+            raise APIResponseError(
+                f"The answer from {url} is compressed more than once",
+                status_code=response.status_code,
+                url=url,
+            )
         try:
             async for chunk in response.aiter_bytes():
                 content += chunk
@@ -248,7 +255,7 @@ class Transport:
 
     def _json(self, response: httpx.Response, content: bytes) -> Any:
         try:
-            return json.loads(content)
+            return _mended(json.loads(content))
         except (ValueError, RecursionError):
             url = _bare(response)
             kind = response.headers.get("content-type", "no content type")
@@ -278,6 +285,19 @@ class Transport:
         headers = httpx.Headers(response.headers)
         headers.pop("set-cookie", None)
         return APIStatusError(response.status_code, message, headers=headers, url=url, **said)
+
+
+def _mended(value: Any) -> Any:
+    """The value with ``?`` for half a surrogate pair, which JSON can escape and UTF-8 can't hold.
+
+    Models break emoji, and what came in must be able to go on its way.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.loads(text.encode(errors="replace"))
+    return value
 
 
 def _bare(response: httpx.Response) -> str:

@@ -1,5 +1,6 @@
 """Errors say what the upstream said, can be told apart, and give nothing away."""
 
+import gzip
 import pickle
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 import runsapi
 from runsapi import (
+    APIResponseError,
     APIStatusError,
     APITimeoutError,
     CredentialsError,
@@ -179,3 +181,13 @@ def test_errors_can_be_pickled(error: RunsAPIError) -> None:
     """An error crosses a process with what it holds."""
     again = pickle.loads(pickle.dumps(error))
     assert (type(error), str(error), vars(error)) == (type(again), str(again), vars(again))
+
+
+async def test_an_answer_compressed_more_than_once_is_not_read() -> None:
+    """A few kilobytes of it could fill the memory before any limit is seen."""
+    bomb = gzip.compress(gzip.compress(b"0" * 1_000_000))
+    headers = {"content-encoding": "gzip, gzip", "content-type": "application/json"}
+    stream = httpx.ByteStream(bomb)
+    upstream = Wire(lambda _: httpx.Response(200, headers=headers, stream=stream)).upstream()
+    with pytest.raises(APIResponseError, match="more than once"):
+        await upstream.runs.retrieve("run_1", thread_id="thread_1")
