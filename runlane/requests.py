@@ -82,7 +82,7 @@ def asked(
     if on_expiry not in ("recreate", "fail"):
         text = f"on_expiry must be recreate or fail, got {on_expiry!r}."
         raise InvalidRequest(text, param="on_expiry")
-    if isinstance(max_rounds, bool) or not 1 <= max_rounds <= MAX_ROUNDS:
+    if type(max_rounds) is not int or not 1 <= max_rounds <= MAX_ROUNDS:
         text = f"max_rounds must be between 1 and {MAX_ROUNDS:,}, got {max_rounds}."
         raise InvalidRequest(text, param="max_rounds")
     if deadline is not None:
@@ -95,7 +95,13 @@ def asked(
         created_at=round(time.time(), 3),
         owner=owner,
     )
-    size = json_bytes(request.model_dump(mode="json"))
+    try:
+        size = json_bytes(request.model_dump(mode="json"))
+    except ValueError:
+        # Half a surrogate pair, or an integer of thousands of digits.
+        raise InvalidRequest(
+            "The parameters can't be written as JSON in UTF-8.", param="params"
+        ) from None
     if size > max_bytes:
         text = (
             f"The request has {size:,} bytes as JSON and may have {max_bytes:,}. Put long texts "

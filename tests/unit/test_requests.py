@@ -121,3 +121,23 @@ def test_metadata_has_room_for_fourteen_pairs() -> None:
     assert fourteen == checked_metadata(fourteen)
     with pytest.raises(InvalidRequest, match="14"):
         checked_metadata({**fourteen, "one": "more"})
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"instructions": "\ud83d"},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": 10**5000}}}]},
+    ],
+    ids=["half a pair", "huge integer"],
+)
+def test_what_json_in_utf8_cannot_hold_is_refused(params: dict[str, Any]) -> None:
+    """It would fail at Temporal's client, or much later at the upstream."""
+    with pytest.raises(InvalidRequest, match="JSON in UTF-8"):
+        asked("thread_1", {**ASSISTANT, **params})
+
+
+def test_half_a_round_is_no_limit() -> None:
+    """Limits that are no whole numbers are refused by name."""
+    with pytest.raises(InvalidRequest, match="max_rounds"):
+        asked("thread_1", ASSISTANT, max_rounds=2.5)  # type: ignore[arg-type]
