@@ -9,18 +9,21 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import failures
-from activities.contract import RetrieveInput, answerable
+from activities.contract import LONGEST_LAG, RetrieveInput, answerable, asked_of
 from runsapi import INTERMEDIATE, TERMINAL, Run, RunStatus
 
 _T = TypeVar("_T")
 
 
-def goes_on(run: Run, input: RetrieveInput) -> bool:
+def goes_on(run: Run, input: RetrieveInput, age: float) -> bool:
     """Tell whether to keep polling: an unknown status is no end, only somebody's new word."""
     if run.status == RunStatus.REQUIRES_ACTION:
         if not answerable(run):
             return input.beyond_action
-        return {call.id for call in run.tool_calls} <= set(input.answered)
+        asked = asked_of(run)
+        if not asked.keys() <= set(input.answered):
+            return False
+        return not input.asked or (age < LONGEST_LAG and asked.items() <= input.asked.items())
     return run.status in INTERMEDIATE or run.status not in TERMINAL
 
 

@@ -1,5 +1,6 @@
 """What workflows hand to the activities and get from them. Pinned: histories hold these."""
 
+import hashlib
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -11,9 +12,13 @@ ATTEMPT_STAMP = "runlane_attempt"
 STAMPS = (RUN_ID_STAMP, ATTEMPT_STAMP)
 """The metadata by which an upstream run is known as ours."""
 
+LONGEST_LAG = 60.0
+"""Seconds in which calls whose outputs are in may still be shown as open, by a replica that lags;
+after that they are asked anew."""
+
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class Upstream(_Model):
@@ -84,6 +89,8 @@ class RetrieveInput(_Model):
     """Go on through an action that outputs can't answer: the workflow has seen it already."""
     answered: list[str] = []
     """Calls whose outputs are in: to see them asked for still is no news."""
+    asked: dict[str, str] = {}
+    """The digests of those calls: one that asks otherwise is news. Without it ids are enough."""
 
 
 class Observed(_Model):
@@ -100,6 +107,8 @@ class SubmitInput(_Model):
     target: Target
     tool_outputs: list[ToolOutput]
     look_first: bool = False
+    asked: dict[str, str] = {}
+    """The digests of the calls that these outputs answer, by id."""
 
 
 class Submitted(_Model):
@@ -127,12 +136,28 @@ def answerable(run: Run) -> bool:
     """Tell whether tool outputs can answer what the run requires.
 
     An MCP approval, a hosted function or an empty list can't be answered so: an output for them
-    would be refused, and an empty submit never made.
+    would be refused, and an empty submit never made. Nor can calls that no id tells apart.
     """
     action = run.required_action
+    ids = {call.id for call in run.tool_calls}
     return (
         action is not None
         and action.type == "submit_tool_outputs"
         and bool(run.tool_calls)
         and all(call.type == "function" and call.function is not None for call in run.tool_calls)
+        and "" not in ids
+        and len(ids) == len(run.tool_calls)
     )
+
+
+def call_digest(name: str, arguments: str) -> str:
+    """Return what tells a call from another one under the same id."""
+    text = f"{name}\0{arguments}".encode(errors="surrogatepass")
+    return hashlib.sha256(text).hexdigest()
+
+
+def asked_of(run: Run) -> dict[str, str]:
+    """Return the open calls' digests by id."""
+    return {
+        call.id: call_digest(call.function.name, call.function.arguments) for call in run.tool_calls
+    }

@@ -27,6 +27,7 @@ from activities.contract import (
     Target,
     UpdateInput,
     Upstream,
+    asked_of,
 )
 from activities.heartbeat import heartbeating, see_through
 from activities.polling import poll_interval
@@ -125,7 +126,7 @@ class RunActivities:
                     ending=input.ending,
                 )
                 if (
-                    not goes_on(observed.run, input)
+                    not goes_on(observed.run, input, progress["age"])
                     or attached + following > input.attach_for
                     or following >= input.timer_from
                 ):
@@ -162,7 +163,7 @@ class RunActivities:
             except RunsAPIError as error:
                 failures.raise_for_upstream(error, creating=False)
             return Submitted(
-                run=response.data,
+                run=_asked_for(input.target, response.data),
                 outcome="submitted",
                 poll_after_ms=poll_after_ms(response.headers),
             )
@@ -184,7 +185,10 @@ class RunActivities:
                 return await self._observe(input.target)
             except RunsAPIError as error:
                 failures.raise_for_upstream(error, creating=False)
-            return Observed(run=response.data, poll_after_ms=poll_after_ms(response.headers))
+            return Observed(
+                run=_asked_for(input.target, response.data),
+                poll_after_ms=poll_after_ms(response.headers),
+            )
 
     @activity.defn(name="runs.update")
     async def update(self, input: UpdateInput) -> Observed:
@@ -222,7 +226,9 @@ class RunActivities:
             )
         except RunsAPIError as error:
             failures.raise_for_upstream(error, creating=False, reading=True)
-        return Observed(run=response.data, poll_after_ms=poll_after_ms(response.headers))
+        return Observed(
+            run=_asked_for(target, response.data), poll_after_ms=poll_after_ms(response.headers)
+        )
 
     async def _settled_submit(self, input: SubmitInput) -> Submitted | None:
         """Return what became of the outputs, or none if the upstream still waits for them."""
@@ -231,7 +237,9 @@ class RunActivities:
         if run.status == RunStatus.EXPIRED and not await self._holds_outputs(input):
             return Submitted(run=run, outcome="expired")
         ours = {output.tool_call_id for output in input.tool_outputs}
-        if run.status == RunStatus.REQUIRES_ACTION and ours == {c.id for c in run.tool_calls}:
+        asked = asked_of(run)
+        # Another round may ask under the same ids.
+        if ours == asked.keys() and asked == (input.asked or asked):
             return None
         outcome: Literal["submitted", "overtaken"] = (
             "submitted" if await self._holds_outputs(input) else "overtaken"
@@ -256,6 +264,13 @@ class RunActivities:
 
 
 _ABSENT = object()
+
+
+def _asked_for(target: Target, run: Run) -> Run:
+    """Return the run, if it is the one: what another one says must not end or answer ours."""
+    if run.id != target.run_id:
+        raise failures.unavailable(f"The upstream answered for {target.run_id} with another run")
+    return run
 
 
 def _step_outputs(step: Any) -> list[tuple[str, str | None]]:

@@ -52,7 +52,7 @@ async def find(runs: Runs, input: CreateInput) -> Run | None:
         page: CursorPage[Run] = response.data
         for _ in range(_MAX_PAGES):
             for run in page.data:
-                if run.created_at < oldest:
+                if _is_older(run, oldest):
                     return None
                 if _stamped(run, input):
                     return run
@@ -81,7 +81,7 @@ async def find_after_refusal(runs: Runs, input: CreateInput, error: RunsAPIError
     with contextlib.suppress(RunsAPIError):
         response = await runs.with_response.retrieve(holder, thread_id=input.thread_id)
         run: Run = response.data
-        if _stamped(run, input) and run.created_at >= _oldest(input, response.headers):
+        if _stamped(run, input) and not _is_older(run, _oldest(input, response.headers)):
             return run
         other = (run.metadata or {}).get(RUN_ID_STAMP)
         if other is not None and other != input.run_id and _RUN_ID.fullmatch(other):
@@ -111,6 +111,11 @@ def _stamped(run: Run, input: CreateInput) -> bool:
     return stamps.get(RUN_ID_STAMP) == input.run_id and stamps.get(ATTEMPT_STAMP) == str(
         input.attempt
     )
+
+
+def _is_older(run: Run, oldest: float) -> bool:
+    # 0 is what is read where the upstream tells no time, or none that can be read.
+    return 0 < run.created_at < oldest
 
 
 def _oldest(input: CreateInput, headers: Mapping[str, str]) -> float:

@@ -8,7 +8,7 @@ per occurrence; an answer never applies to other arguments.
 import contextlib
 import json
 
-from activities.contract import answerable
+from activities.contract import LONGEST_LAG, answerable, asked_of, call_digest
 from runsapi import MAX_TOOL_OUTPUTS_BYTES, Run
 from workflows.contract import (
     MAX_EARLY_CALLS,
@@ -34,25 +34,31 @@ MAX_REMINDER = 50_000
 
 def call_key(name: str, arguments: str) -> str:
     """Return what makes two calls the same call: the name and the arguments as canonical JSON."""
-    # Arguments that are no JSON are equal only to the letter.
-    with contextlib.suppress(ValueError):
-        arguments = canonical_json(json.loads(arguments))
+    # Arguments that are no JSON, or can be read in two ways, are equal only to the letter.
+    with contextlib.suppress(ValueError, RecursionError):
+        arguments = canonical_json(json.loads(arguments, object_pairs_hook=_unambiguous))
     return content_digest(f"{name}\0{arguments}")
 
 
 def open_round(state: RunState, run: Run, now: float) -> bool:
     """Take over the calls that `run` waits for, with the answers that are there already.
 
+    Some upstreams number the calls of each round anew, so an id alone doesn't tell a call.
+
     Returns:
         Whether a round was opened: not for the round that is open already, not for one whose
         outputs are in, and not for an action that outputs can't answer.
     """
-    ids = [call.id for call in run.tool_calls]
-    is_open = ids == [call.id for call in state.calls]
-    if not answerable(run) or is_open or set(ids) <= set(taken(state)):
+    asked = asked_of(run)
+    is_open = asked == {call.id: call_digest(call.name, call.arguments) for call in state.calls}
+    outputs_are_in = asked.items() <= taken(state).items()
+    lags = outputs_are_in and now - state.leg_started_at < LONGEST_LAG
+    if not answerable(run) or is_open or lags:
         return False
     # A round seems over when a replica lags or others are said to have answered; it may come back.
-    comes_back = all(_is_of_this_attempt(state, call_id) for call_id in ids)
+    comes_back = not outputs_are_in and all(
+        _is_known(state, call_id, digest) for call_id, digest in asked.items()
+    )
     # Calls still open were answered by somebody else, or the upstream gave them up.
     close_round(state, AnswerOutcome.OVERTAKEN)
     if not comes_back:
@@ -69,8 +75,10 @@ def open_round(state: RunState, run: Run, now: float) -> bool:
             since_at=now,
         )
         state.calls.append(opened)
-        if not _is_of_this_attempt(state, call.id):
-            state.known[call.id] = KnownCall(attempt=state.attempt, round=state.rounds)
+        if not comes_back:
+            state.known[call.id] = KnownCall(
+                attempt=state.attempt, round=state.rounds, digest=asked[call.id]
+            )
     for opened in state.calls:
         answer = answer_of(state, opened.id)
         if answer is None:
@@ -163,13 +171,13 @@ def close_round(state: RunState, outcome: AnswerOutcome) -> None:
     state.calls = []
 
 
-def taken(state: RunState) -> list[str]:
-    """Return the calls of the present upstream run whose outputs it took."""
-    return [
-        call_id
+def taken(state: RunState) -> dict[str, str]:
+    """Return the calls of the present upstream run whose outputs it took, with their digests."""
+    return {
+        call_id: known.digest
         for call_id, known in state.known.items()
         if known.taken and known.attempt == state.attempt
-    ]
+    }
 
 
 def held(state: RunState) -> list[Answer]:
@@ -203,9 +211,16 @@ def settle(state: RunState) -> None:
     state.calls = []
 
 
-def _is_of_this_attempt(state: RunState, call_id: str) -> bool:
+def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return value
+
+
+def _is_known(state: RunState, call_id: str, digest: str) -> bool:
     known = state.known.get(call_id)
-    return known is not None and known.attempt == state.attempt
+    return known is not None and known.attempt == state.attempt and known.digest == digest
 
 
 def _open(state: RunState, call_id: str) -> OpenCall:

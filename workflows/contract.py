@@ -72,11 +72,13 @@ def canonical_json(value: object) -> str:
 
 def content_digest(text: str) -> str:
     """Return the digest by which contents are named where they must not stand themselves."""
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    # A model's broken emoji stands in JSON as half a pair, which strict UTF-8 can't hold.
+    return "sha256:" + hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # A message that can't be read is logged, and an output must not stand in a log.
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class Timing(_Message):

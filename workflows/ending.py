@@ -2,7 +2,7 @@
 
 from runsapi import TERMINAL, RunStatus
 from workflows import answers
-from workflows.contract import RunRequest
+from workflows.contract import AnswerOutcome, RunRequest
 from workflows.state import RunState, StopReason
 
 _STATUS_OF_STOP = {
@@ -36,6 +36,8 @@ def end(state: RunState, request: RunRequest, now: float) -> None:
         state.last_error = state.last_error or _reason(state, request)
     if state.stop is not None:
         state.uncertain = _uncertainty(state, request)
+    if state.submit_unsettled:
+        answers.close_round(state, AnswerOutcome.UNCERTAIN)
     answers.settle(state)
     state.ended_at = now
     state.blocked = None

@@ -73,7 +73,8 @@ def retrieve_input(
         ending=stopping,
         beyond_action=stopping or unanswerable,
         # A stopped run answers nothing more; otherwise only what is in already is no news.
-        answered=list(state.known) if stopping else answers.taken(state),
+        answered=list(state.known if stopping else answers.taken(state)),
+        asked={} if stopping else answers.taken(state),
     )
 
 

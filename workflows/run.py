@@ -25,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
         SubmitInput,
         Target,
         UpdateInput,
+        call_digest,
     )
     from activities.heartbeat import HEARTBEAT_TIMEOUT
     from activities.runs import RunActivities
@@ -49,6 +50,8 @@ class RunWorkflow(RunHandlers):
     def __init__(self, input: RunInput) -> None:
         super().__init__(input)
         self._poll: asyncio.Task[Observed] | None = None
+        self._may_have_acted = False
+        """Whether the effect that failed last may have reached the upstream."""
 
     @workflow.run
     async def run(self, input: RunInput) -> contract.RunView:
@@ -117,11 +120,16 @@ class RunWorkflow(RunHandlers):
             return
         metadata = dict(state.metadata)
         create_input = self._create_input()
-        state.create_unsettled = True
+        before, state.create_unsettled = state.create_unsettled, True
         created = await self._effect(RunActivities.create, create_input)
-        if created is not None:
-            self._take_over(created)
-            state.metadata_sent = metadata
+        if created is None:
+            # That this try did nothing says nothing of the one before it.
+            state.create_unsettled = before or self._may_have_acted
+            return
+        self._take_over(created)
+        # An earlier try sent what stood then.
+        found = created.run if created.adopted else None
+        state.metadata_sent = metadata if found is None else attempts.unstamped(found.metadata)
 
     async def _find_created(self) -> None:
         """Find out what a create did that was under way when the run was stopped."""
@@ -184,18 +192,20 @@ class RunWorkflow(RunHandlers):
             for call in state.calls
             if (answer := answers.answer_of(state, call.id)) is not None
         ]
+        before, state.submit_unsettled = state.submit_unsettled, True
         submitted = await self._effect(
             RunActivities.submit_tool_outputs,
             SubmitInput(
                 target=self._target(),
                 tool_outputs=outputs,
-                look_first=self._may_repeat() or state.blocked is not None,
+                look_first=self._may_repeat() or before or state.blocked is not None,
+                asked={call.id: call_digest(call.name, call.arguments) for call in state.calls},
             ),
         )
         if submitted is None:
-            if state.stop not in (None, StopReason.REFUSED):
-                answers.close_round(state, contract.AnswerOutcome.UNCERTAIN)
+            state.submit_unsettled = before or self._may_have_acted
             return
+        state.submit_unsettled = False
         if submitted.outcome != "expired":
             answers.close_round(
                 state,
@@ -261,6 +271,7 @@ class RunWorkflow(RunHandlers):
             The result, or none when the state says why not: blocked, refused or stopped.
         """
         state = self._state
+        self._may_have_acted = True
         one_effect = timedelta(seconds=self._options.timing.effect_for)
         activity: asyncio.Task[Any] = workflow.start_activity_method(
             method,
@@ -290,11 +301,13 @@ class RunWorkflow(RunHandlers):
         state, cause = self._state, error.cause
         if isinstance(cause, ApplicationError) and cause.type == failures.BLOCKED:
             kind, message, attempt = cause.details
-            state.create_unsettled = state.create_unsettled and attempt > 1
+            self._may_have_acted = attempt > 1
             progress.block(state, self._options, contract.BlockedKind(kind), message, self._now())
         elif isinstance(cause, ApplicationError) and cause.type == failures.REFUSED:
             code, message, attempt = cause.details
-            state.create_unsettled = state.create_unsettled and attempt > 1
+            self._may_have_acted = attempt > 1
+            # An answer that is final: nobody has to mend anything before the next step.
+            state.blocked = None
             if state.stop is None:
                 state.last_error = {"code": code, "message": message}
                 self._stop(StopReason.REFUSED)

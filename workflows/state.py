@@ -17,7 +17,7 @@ from workflows.contract import (
 
 
 class _State(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
 
 class OpenCall(_State):
@@ -38,6 +38,8 @@ class KnownCall(_State):
     round: int
     answer: int | None = None
     """Index into `RunState.answers`, or none if it was never answered."""
+    digest: str = ""
+    """Of name and arguments to the letter: another call may come under the same id."""
     taken: bool = False
     """The upstream took its output, so that seeing it asked for again is old news."""
 
@@ -107,6 +109,8 @@ class RunState(_State):
     cancel_sent: bool = False
     create_unsettled: bool = False
     """A create was under way when the run was stopped; nobody knows yet what it did."""
+    submit_unsettled: bool = False
+    """A submit was under way when it failed; nobody knows yet whether its outputs were taken."""
     uncertain: str | None = None
     status: str = "queued"
     """What we show: one of the protocol's nine."""

@@ -174,7 +174,11 @@ def needs_attention(state: RunState) -> str | None:
     kinds = sorted({call.type for call in run.tool_calls if call.type != "function"})
     if kinds:
         return f"The upstream run waits for a call of type {', '.join(kinds)}, which it runs itself"
-    return None
+    return (
+        None
+        if answerable(run)
+        else "The upstream run lists tool calls without an id, or two under one id"
+    )
 
 
 def pending_calls(state: RunState) -> list[PendingCall]:

@@ -250,3 +250,24 @@ def test_an_unused_answer_is_said_to_be_unused() -> None:
         "call_2": "submitted",
     }
     assert all(a.output is None for a in state.answers)
+
+
+def test_a_call_asked_again_under_its_own_id() -> None:
+    """A replica that lags brings no round; a call that is still asked for a minute later does."""
+    state = gathering(("call_0", "status", "{}"))
+    deliver(state, "call_0", "not yet")
+    answers.close_round(state, AnswerOutcome.SUBMITTED)
+    state.leg_started_at = 10.0
+
+    assert not answers.open_round(state, asking(("call_0", "status", "{}")), 69.0)
+    assert answers.open_round(state, asking(("call_0", "status", "{}")), 70.0)
+
+    assert deliver(state, "call_0", "done") == "accepted"
+    assert [answer.output for answer in state.answers] == ["not yet", "done"]
+    assert state.rounds == 2
+
+
+def test_arguments_that_name_a_thing_twice_equal_nothing_else() -> None:
+    """Readers differ in which of the two counts, so an answer to one isn't an answer to it."""
+    assert answers.call_key("f", '{"a":1,"a":2}') != answers.call_key("f", '{"a":2}')
+    assert answers.call_key("f", '{"a": 1}') == answers.call_key("f", '{"a":1}')
