@@ -12,6 +12,7 @@ from typing import NoReturn
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities.contract import Upstream
 from runsapi import (
     APIConnectionError,
     APIResponseError,
@@ -29,7 +30,8 @@ THREAD_BUSY = "ThreadBusy"
 REFUSED = "Refused"
 """Final. Details: one of the protocol's `last_error` codes, the message, the attempt."""
 BLOCKED = "Blocked"
-"""Somebody must mend something outside. Details: a `BlockedKind`, the message, the attempt."""
+"""Somebody must mend something outside. Details: a `BlockedKind`, the message, the attempt, the
+upstream."""
 HANDOVER = "Handover"
 """This worker is shutting down; another one takes the poll over at once."""
 
@@ -95,13 +97,17 @@ def refusal(code: str, message: str) -> ApplicationError:
     return ApplicationError(message, code, message, attempt, type=REFUSED, non_retryable=True)
 
 
-def blocked(kind: str, message: str) -> ApplicationError:
+def blocked(kind: str, message: str, *, upstream: Upstream | None = None) -> ApplicationError:
     """Return the error by which a run waits until somebody mends something.
 
-    Its third detail is the attempt: an earlier one may have been accepted without an answer.
+    Its third detail is the attempt: an earlier one may have been accepted without an answer. The
+    fourth is the upstream to which the run is bound, where that became known only now.
     """
     attempt = activity.info().attempt
-    return ApplicationError(message, kind, message, attempt, type=BLOCKED, non_retryable=True)
+    bound = None if upstream is None else upstream.model_dump(mode="json")
+    return ApplicationError(
+        message, kind, message, attempt, bound, type=BLOCKED, non_retryable=True
+    )
 
 
 def blocked_kind(error: BaseException | None) -> str | None:

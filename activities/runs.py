@@ -32,6 +32,7 @@ from activities.contract import (
 from activities.heartbeat import heartbeating, see_through
 from activities.polling import poll_interval
 from runsapi import (
+    APIConnectionError,
     APIStatusError,
     Assistants,
     Run,
@@ -58,8 +59,10 @@ class RunActivities:
     @activity.defn(name="runs.create")
     async def create(self, input: CreateInput) -> Created:
         """Create the upstream run, or adopt the one that an earlier attempt created."""
-        self._check_upstream(input.upstream)
-        async with heartbeating():
+        earlier = earlier_progress()
+        self._check_upstream(input.upstream or stamps.upstream_reached(earlier))
+        progress = dict(earlier)
+        async with heartbeating(progress):
             if input.find_only:
                 settled = await stamps.settle(self._runs, input)
                 return Created(run=settled, upstream=self._upstream, adopted=settled is not None)
@@ -67,6 +70,9 @@ class RunActivities:
                 found = await stamps.find(self._runs, input)
                 if found is not None:
                     return self._adopted(found)
+            # Should this attempt be lost with its answer, the next one must not create elsewhere.
+            progress[stamps.REACHED] = self._upstream.model_dump()
+            activity.heartbeat(progress)
             try:
                 response = await see_through(
                     self._runs.with_response.create(
@@ -74,6 +80,11 @@ class RunActivities:
                     )
                 )
             except RunsAPIError as error:
+                if isinstance(error, APIConnectionError) and not error.sent:
+                    # Nothing arrived: a mistyped URL, once mended, must not bind the run.
+                    progress.clear()
+                    progress.update(earlier)
+                    activity.heartbeat(progress)
                 return self._adopted(await stamps.find_after_refusal(self._runs, input, error))
             return Created(
                 run=response.data,
@@ -214,6 +225,7 @@ class RunActivities:
                 "other_upstream",
                 f"The run lives on {recorded.url}, and this worker is set up for "
                 f"{self._upstream.url}. Start a worker with the run's RUNLANE_UPSTREAM_URL.",
+                upstream=recorded,
             )
 
     def _adopted(self, run: Run) -> Created:

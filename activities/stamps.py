@@ -7,12 +7,13 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import failures
-from activities.contract import ATTEMPT_STAMP, RUN_ID_STAMP, CreateInput
+from activities.contract import ATTEMPT_STAMP, RUN_ID_STAMP, CreateInput, Upstream
 from runsapi import APIStatusError, CursorPage, Run, Runs, RunsAPIError, active_run_id
 
 _CLOCK_SLACK = 120.0
@@ -24,6 +25,16 @@ _MAX_PAGES = 50
 """Of a hundred runs each: a server that pages for ever must not hold a create for ever."""
 _SETTLE_EVERY = 1.0
 _BUSY_LONGEST = 30.0
+
+
+REACHED = "upstream"
+"""In a create's heartbeats: the service that an earlier attempt may have reached."""
+
+
+def upstream_reached(progress: Mapping[str, Any]) -> Upstream | None:
+    """Return the service on which an earlier attempt may have created the run."""
+    reached = progress.get(REACHED)
+    return None if reached is None else Upstream.model_validate(reached)
 
 
 def may_repeat(input: CreateInput) -> bool:

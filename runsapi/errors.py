@@ -51,14 +51,17 @@ class APIConnectionError(RunsAPIError):
 
     Attributes:
         url: What was called, without user, password and query.
+        sent: Whether the request may have arrived; false where not even a connection was made.
     """
 
-    def __init__(self, message: str, *, url: str = "") -> None:
+    def __init__(self, message: str, *, url: str = "", sent: bool = True) -> None:
         super().__init__(message)
         self.url = url
+        self.sent = sent
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), {"message": str(self), "url": self.url})
+        fields = {"message": str(self), "url": self.url, "sent": self.sent}
+        return _rebuild, (type(self), fields)
 
 
 class APITimeoutError(APIConnectionError):

@@ -154,11 +154,17 @@ class Transport:
         """What a failed exchange is to our callers. Its text shows no header and no content."""
         if isinstance(error, httpx.TimeoutException):
             return APITimeoutError(
-                f"No answer from {url} in time ({type(error).__name__})", url=url
+                f"No answer from {url} in time ({type(error).__name__})",
+                url=url,
+                sent=not isinstance(error, httpx.ConnectTimeout),
             )
         # Other texts may hold part of the request: h11 quotes the header value it refuses.
         words = f": {error}" if isinstance(error, httpx.ConnectError) and str(error) else ""
-        return APIConnectionError(f"No answer from {url} ({type(error).__name__}{words})", url=url)
+        return APIConnectionError(
+            f"No answer from {url} ({type(error).__name__}{words})",
+            url=url,
+            sent=not isinstance(error, httpx.ConnectError),
+        )
 
     async def _send(
         self,

@@ -12,6 +12,7 @@ from activities.contract import LONGEST_LAG, answerable, asked_of, call_digest
 from runsapi import MAX_TOOL_OUTPUTS_BYTES, Run
 from workflows.contract import (
     MAX_EARLY_CALLS,
+    MAX_ID_LENGTH,
     AnswerOutcome,
     Receipt,
     ReceiptStatus,
@@ -133,7 +134,7 @@ def assess(state: RunState, output: ToolOutputMessage, *, by_signal: bool = Fals
     elif (early := state.early.get(call_id)) is not None:
         same = content_digest(early.output) == digest
         status = ReceiptStatus.DUPLICATE if same else ReceiptStatus.CONFLICT
-    elif unanswered(state) and not by_signal:
+    elif (unanswered(state) and not by_signal) or not 1 <= len(call_id) <= MAX_ID_LENGTH:
         status = ReceiptStatus.UNKNOWN
     else:
         full = len(state.early) >= MAX_EARLY_CALLS
@@ -288,5 +289,7 @@ def _early_bytes(state: RunState) -> int:
 def _reject(
     state: RunState, call_id: str, reason: ReceiptStatus, now: float, by: str | None
 ) -> None:
-    state.rejected.append(RejectedAnswer(tool_call_id=call_id, reason=reason, at=now, by=by))
+    # What a signal brings was checked by nobody, and all of this stays in the state.
+    shown = call_id[:MAX_ID_LENGTH]
+    state.rejected.append(RejectedAnswer(tool_call_id=shown, reason=reason, at=now, by=by))
     del state.rejected[:-MAX_REJECTED]

@@ -300,7 +300,9 @@ class RunWorkflow(RunHandlers):
         """Make of a failed activity what the next step needs to know."""
         state, cause = self._state, error.cause
         if isinstance(cause, ApplicationError) and cause.type == failures.BLOCKED:
-            kind, message, attempt = cause.details
+            kind, message, attempt, *bound = cause.details
+            if state.upstream is None and bound and bound[0] is not None:
+                state.upstream = contract.UpstreamView.model_validate(bound[0])
             self._may_have_acted = attempt > 1
             progress.block(state, self._options, contract.BlockedKind(kind), message, self._now())
         elif isinstance(cause, ApplicationError) and cause.type == failures.REFUSED:

@@ -4,10 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from temporalio.client import Client
 from temporalio.common import SearchAttributeKey
 
 from tests.lab import QUICK, Lab, LabRun, eventually
 from tests.outsider import Outsider
+from tests.simulator_process import SimulatorProcess
 from workflows.contract import MetadataUpdate, RunView
 from workflows.run import RunWorkflow
 
@@ -157,6 +159,53 @@ async def test_a_404_that_passes_begins_anew(lab: Lab, outsider: Outsider) -> No
     assert second.blocked is not None
     assert second.blocked.since_at is not None
     assert second.blocked.since_at >= first.blocked.since_at + 2.0
+
+
+async def test_a_create_without_an_answer_binds_the_run(
+    client: Client, simulator: SimulatorProcess
+) -> None:
+    """What one upstream may have accepted is never created on another one."""
+    lab = Lab(client, simulator)
+    await lab.scenario(rounds=[{"queued": 0.05, "in_progress": 0.05}])
+    fault = await lab.fault("runs.create", "hold_after")
+    async with lab.worker():
+        run = await lab.start()
+        await lab.held(fault)
+        await lab.release(fault, answer=False)
+
+    async with lab.worker(upstream_url=simulator.url.replace("/v1", "/openai/v1")):
+        view = await run.until(lambda view: view.runlane.blocked is not None)
+        assert view.runlane.blocked is not None
+        assert view.runlane.blocked.kind == "other_upstream"
+        assert view.runlane.upstream is not None
+        assert view.runlane.upstream.url == simulator.url
+    assert await lab.accepted("runs.create") == 1
+
+    async with lab.worker():
+        result = await run.result()
+    assert result.run.status == "completed"
+    assert await lab.accepted("runs.create") == 1
+
+
+async def test_an_upstream_that_was_never_reached_binds_nothing(
+    client: Client, simulator: SimulatorProcess
+) -> None:
+    """A mistyped URL, once mended, keeps no run from going on."""
+    lab = Lab(client, simulator)
+    await lab.scenario(rounds=[{"queued": 0.05, "in_progress": 0.05}])
+    async with lab.worker(upstream_url="http://127.0.0.1:1/v1"):
+        run = await lab.start()
+        await eventually(lambda: tries(run), lambda count: count > 1)
+
+    async with lab.worker():
+        result = await run.result()
+    assert result.run.status == "completed"
+
+
+async def tries(run: LabRun) -> int:
+    """Return the attempt of the activity under way."""
+    described = await run.handle.describe()
+    return max((a.attempt for a in described.raw_description.pending_activities), default=0)
 
 
 async def test_a_worker_of_another_upstream_does_not_touch_the_run(
