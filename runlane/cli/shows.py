@@ -136,7 +136,7 @@ def _long(view: "RunView") -> list[tuple[str, str]]:
     if known.upstream is not None:
         pairs.append(("upstream", f"{output.safe(known.upstream.name)} {known.upstream.url}"))
     pairs.extend(
-        (f"attempt {attempt.attempt}", f"{output.safe(attempt.upstream_run_id)}  {attempt.status}")
+        (f"attempt {attempt.attempt}", output.safe(f"{attempt.upstream_run_id}  {attempt.status}"))
         for attempt in known.attempts
     )
     pairs.append(("polls", f"{known.polls}, rounds {known.rounds}"))

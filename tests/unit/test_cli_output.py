@@ -2,7 +2,7 @@
 
 import pytest
 
-from runlane.cli import output, progress
+from runlane.cli import output, progress, shows
 from runlane.errors import ExitCode
 from runsapi import Run
 from workflows.contract import (
@@ -102,3 +102,12 @@ def test_what_hinders_a_run_is_said() -> None:
 
     assert ["parked", "blocked", "trying again"] == [remark.split(":")[0] for remark in remarks]
     assert remarks[2].endswith("429 slow down")
+
+
+def test_an_upstreams_own_status_word_drives_no_terminal() -> None:
+    """A status may be any word of the upstream's own, control characters included."""
+    attempts = [{"attempt": 1, "upstream_run_id": "run_up", "status": "\x1b[2J"}]
+
+    shown = dict(shows._long(_view("in_progress", attempts=attempts)))
+
+    assert "\x1b" not in shown["attempt 1"]
