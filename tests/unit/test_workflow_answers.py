@@ -271,3 +271,13 @@ def test_arguments_that_name_a_thing_twice_equal_nothing_else() -> None:
     """Readers differ in which of the two counts, so an answer to one isn't an answer to it."""
     assert answers.call_key("f", '{"a":1,"a":2}') != answers.call_key("f", '{"a":2}')
     assert answers.call_key("f", '{"a": 1}') == answers.call_key("f", '{"a":1}')
+
+
+def test_a_signal_cannot_fill_the_state_with_ids() -> None:
+    """An id that no call can have is not kept as early, and not at its full length."""
+    state = gathering(("call_1", "f", "{}"))
+
+    assert deliver(state, "x" * 1_000_000, "o", by_signal=True) == "unknown"
+    assert deliver(state, "", "o", by_signal=True) == "unknown"
+
+    assert (state.early, [len(r.tool_call_id) for r in state.rejected]) == ({}, [255, 0])
