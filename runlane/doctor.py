@@ -216,6 +216,14 @@ async def _upstream_findings(client: Client | None, settings: Settings) -> Async
         yield await _probe(upstream)
 
 
+async def upstream_problem(settings: Settings) -> Finding | None:
+    """Return what is wrong with the upstream that the settings name, if anything is."""
+    async for finding in _upstream_findings(None, settings):
+        if finding.level == "problem":
+            return finding
+    return None
+
+
 async def _upstream(client: Client | None, settings: Settings) -> Assistants:
     if client is None:
         return open_upstream(settings)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from runlane.doctor import upstream_problem
 from runlane.embedded import NAMESPACE
 from runlane.errors import ExitCode
 from runlane.parts import Parts, UpOptions, port_of, say
@@ -54,6 +55,13 @@ def _line_break() -> str:
     return "\n" if sys.stderr.isatty() else ""
 
 
+async def _mention_upstream(options: UpOptions) -> None:
+    """Say at once what the first run would otherwise find out: a URL or a key that is wrong."""
+    problem = None if options.simulate else await upstream_problem(options.settings)
+    if problem is not None:
+        say(f"{problem.message}\n{problem.remedy}".rstrip())
+
+
 def ending_signals() -> list[signal.Signals]:
     """Return the signals by which we are told to end."""
     numbers = [signal.SIGINT, signal.SIGTERM]
@@ -79,7 +87,7 @@ async def _until_told_to_end(parts: "Parts", ready: Callable[["Parts"], None]) -
     async def work() -> None:
         async with parts:
             ready(parts)
-            await parts.keep()
+            await asyncio.gather(parts.keep(), _mention_upstream(parts.options))
 
     working = asyncio.create_task(work())
     stopping = asyncio.create_task(stop.wait())
