@@ -370,6 +370,9 @@ class RunWorkflow(RunHandlers):
             return
         poll.cancel()
         await workflow.wait([poll])
+        if not poll.cancelled():
+            # Asked for, so that asyncio doesn't log it as an error nobody looked at.
+            poll.exception()
 
     def _poll_done(self) -> bool:
         return self._poll is not None and self._poll.done()

@@ -29,7 +29,7 @@ from workflows.run import RunWorkflow
 SUGGESTED_AT = 15
 """Events from which on the server suggests to continue as new."""
 
-ROUNDS = 13
+ROUNDS = 18
 """Enough for thirty continue-as-news."""
 
 LAST = {"queued": 0.02, "in_progress": 0.02, "says": "Done."}
