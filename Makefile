@@ -15,6 +15,10 @@ help: ## list what there is to make
 demo: $(STAMP) ## watch a run survive a crash, with everything on this machine
 	@$(BIN)/runlane demo
 
+# Many tests start processes, and each workflow loads its module anew: without compiled modules on
+# disk a third of the time goes into compiling them.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Most tests wait for a server or a clock, so more of them run than there are cores.
 test: $(STAMP) ## every test, on real parts
 	$(BIN)/pytest -n 4 --dist worksteal
