@@ -38,6 +38,9 @@ MAX_CACHED_WORKFLOWS = 1000
 GRACE = timedelta(seconds=15)
 """How long a worker that is told to stop waits for effects; attached polls hand over at once."""
 
+MARGIN = timedelta(seconds=5)
+"""How much longer than that the whole end may take."""
+
 _logger = logging.getLogger("runlane.worker")
 
 
@@ -83,8 +86,8 @@ def build_workers(
 
 async def run(
     settings: Settings, stop: asyncio.Event, ready: Callable[[Client], None] = lambda _: None
-) -> None:
-    """Work until `stop` is set; then hand polls over, let effects end, and return.
+) -> bool:
+    """Work until `stop` is set; then hand polls over, let effects end, and tell whether all did.
 
     Args:
         settings: Where the upstream is, and which task queue to serve.
@@ -107,8 +110,22 @@ async def run(
         # A worker that ends by itself has failed: end the process, so that somebody starts it anew.
         await asyncio.wait([*serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        await asyncio.gather(*(worker.shutdown() for worker in workers))
-        await asyncio.gather(*serving)
+        return await shut_down(workers, serving)
+
+
+async def shut_down(workers: Sequence[Worker], serving: Sequence[asyncio.Task[None]]) -> bool:
+    """Shut workers down, and tell whether they ended in time.
+
+    One that doesn't end can be left: what it holds is given to others once its heartbeats fail
+    to come. Temporal's SDK was seen to wait for ever for a poll whose run had just ended.
+    """
+    closing = asyncio.gather(*(worker.shutdown() for worker in workers), *serving)
+    done, _ = await asyncio.wait([closing], timeout=(GRACE + MARGIN).total_seconds())
+    if not done:
+        _logger.warning("Workers didn't end in time; leaving them", extra={"action": "left"})
+        return False
+    closing.result()
+    return True
 
 
 async def _serve(settings: Settings, *, as_json: bool) -> None:
@@ -134,7 +151,10 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
             )
         sys.stdout.flush()
 
-    await run(settings, stop, ready)
+    if not await run(settings, stop, ready):
+        # Leaving the event loop would wait for what doesn't end.
+        logging.shutdown()
+        os._exit(ExitCode.DONE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from temporalio.exceptions import ApplicationError
 from activities.runs import RunActivities
 from runsapi import Assistants
 from tests.simulator_process import SimulatorProcess
-from worker import MAX_CACHED_WORKFLOWS, build_workers
+from worker import MAX_CACHED_WORKFLOWS, build_workers, shut_down
 from workflows.contract import (
     NOTHING_NEW,
     CancelRequest,
@@ -78,8 +78,7 @@ class Lab:
             try:
                 yield
             finally:
-                await asyncio.gather(*(worker.shutdown() for worker in workers))
-                await asyncio.gather(*serving)
+                await shut_down(workers, serving)
 
     async def scenario(self, **fields: Any) -> None:
         """Say how this lab's assistant behaves."""
