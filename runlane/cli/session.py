@@ -1,8 +1,13 @@
 """One call of the command line: its connection, and what the end must know of it."""
 
 import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -10,6 +15,10 @@ from runlane.errors import ExitCode, RunlaneError
 
 if TYPE_CHECKING:
     from runlane.orchestrator import Runlane
+
+
+_GIVE_UP_SECONDS = 3.0
+"""How long a call that was interrupted may take to let go."""
 
 
 class _Session:
@@ -53,6 +62,10 @@ def perform(work: Callable[["Runlane"], Awaitable[int]]) -> None:
     """Connect as the environment says, do the work, and end with the exit code it returns."""
 
     async def connected() -> int:
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(
+                signal.SIGINT, _interrupt, asyncio.current_task()
+            )
         # Deferred: Temporal's client takes half a second to import, and `--help` needs none.
         from runlane.orchestrator import Runlane  # noqa: PLC0415
 
@@ -60,8 +73,27 @@ def perform(work: Callable[["Runlane"], Awaitable[int]]) -> None:
 
     try:
         code = asyncio.run(connected())
-    except KeyboardInterrupt:
-        run_id = followed()
-        rest = "." if run_id is None else f"; {run_id} goes on. See  runlane poll {run_id}"
-        raise Interrupted(f"Interrupted{rest}") from None
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise Interrupted(_goes_on()) from None
     raise typer.Exit(code)
+
+
+def _goes_on() -> str:
+    run_id = followed()
+    rest = "." if run_id is None else f"; {run_id} goes on. See  runlane poll {run_id}"
+    return f"Interrupted{rest}"
+
+
+def _interrupt(task: asyncio.Task[Any] | None) -> None:
+    """Give the work up, and end the process if it can't be given up: Ctrl-C always ends it."""
+    if task is not None:
+        task.cancel()
+    last_resort = threading.Timer(_GIVE_UP_SECONDS, _leave)
+    last_resort.daemon = True
+    last_resort.start()
+
+
+def _leave() -> None:
+    sys.stderr.write(_goes_on() + "\n")
+    sys.stderr.flush()
+    os._exit(int(ExitCode.INTERRUPTED))
