@@ -126,7 +126,9 @@ async def _record(scenarios: tuple[Scenario, ...], config: dict[str, Any], direc
                 for number, events in enumerate(executions, 1):
                     path = directory / f"{scenario.__name__}-{number}.json"
                     history = WorkflowHistory(run.id, events)
-                    path.write_text(history.to_json() + "\n", encoding="utf-8")
+                    # Stack traces name where this checkout lies.
+                    text = history.to_json().replace(f"{Path.cwd()}/", "")
+                    path.write_text(text + "\n", encoding="utf-8")
                     print(path.relative_to(ROOT), len(events), "events")
 
 
