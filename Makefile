@@ -19,11 +19,9 @@ demo: $(STAMP) ## watch a run survive a crash, with everything on this machine
 # disk a third of the time goes into compiling them.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Most tests wait for a server or a clock, so more of them run than there are cores. Some measure
-# time beside processes that are killed and restarted: what failed so is run once more, alone, and
-# fails the suite if it fails again.
+# Most tests wait for a server or a clock, so more of them run than there are cores.
 test: $(STAMP) ## every test, on real parts
-	$(BIN)/pytest -n 4 --dist worksteal || $(BIN)/pytest --last-failed --last-failed-no-failures none
+	$(BIN)/pytest -n 4 --dist worksteal
 
 test-fast: $(STAMP) ## the unit tests, in under a minute
 	$(BIN)/pytest -n 2 -m "not slow" tests/unit

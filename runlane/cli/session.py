@@ -62,8 +62,7 @@ def perform(work: Callable[["Runlane"], Awaitable[int]]) -> None:
     """Connect as the environment says, do the work, and end with the exit code it returns."""
 
     async def connected() -> int:
-        # On Windows, loops take no signal handlers; Ctrl-C is asyncio's own there.
-        with contextlib.suppress(NotImplementedError):
+        with contextlib.suppress(NotImplementedError):  # on Windows Ctrl-C is asyncio's own
             asyncio.get_running_loop().add_signal_handler(
                 signal.SIGINT, _interrupt, asyncio.current_task()
             )
