@@ -86,7 +86,8 @@ class RunHandlers:
     @workflow.signal(name=contract.NUDGE_SIGNAL)
     def nudge(self) -> None:
         """Look at the upstream now: somebody saw or mended something."""
-        if self._is_blocked() or self._now() - self._polled_at >= NUDGE_SPACING:
+        # While blocked also during a try: that one may have left before the mending was done.
+        if self._state.blocked is not None or self._now() - self._polled_at >= NUDGE_SPACING:
             self._nudged = True
 
     def _stop(self, reason: StopReason) -> None:

@@ -125,3 +125,17 @@ async def test_a_nudge_wakes_a_blocked_run_at_once(lab: Lab) -> None:
     result = await run.result()
     assert result.run.status == "completed"
     assert result.runlane.blocked is None
+
+
+async def test_a_nudge_during_a_blocked_runs_try_counts(lab: Lab) -> None:
+    """What is mended while a try is under way comes too late for it: there is one more."""
+    await lab.scenario(rounds=[ENDLESS])
+    await lab.fault("runs.retrieve", "unauthorized", times=0)
+    run = await lab.start(timing=QUICK.model_copy(update={"blocked_floor": 60.0}))
+    await run.until(lambda view: view.runlane.blocked is not None)
+
+    await nudge(run)
+    await nudge(run)
+
+    await eventually(lambda: lab.received("runs.retrieve"), lambda tries: tries == 3)
+    await run.cancel()
