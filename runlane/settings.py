@@ -5,52 +5,41 @@ Temporal's own variables (address, namespace, API key, TLS, profile) are not her
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TypeVar
 
-from runlane.durations import DurationError, parse_duration
+from runlane import setting_values as values
+from runlane.setting_values import (
+    Address,
+    EncryptionKey,
+    LogFormat,
+    S3Location,
+    SettingsError,
+    UpstreamAuth,
+)
 from workflows.contract import DEFAULT_TASK_QUEUE, poll_task_queue
+
+__all__ = [
+    "Address",
+    "EncryptionKey",
+    "LogFormat",
+    "S3Location",
+    "Settings",
+    "SettingsError",
+    "UpstreamAuth",
+]
 
 DEFAULT_UPSTREAM_TIMEOUT = timedelta(seconds=60)
 MAX_UPSTREAM_TIMEOUT = timedelta(seconds=80)
 """Within the time that Temporal gives an activity, or a second request would start beside it."""
+MAX_CONCURRENCY = 10_000
+MAX_RPS = 10_000.0
 
-
-class SettingsError(ValueError):
-    """A setting can't be used; the message names the variable and what it may hold."""
-
-    def __init__(self, variable: str, problem: str) -> None:
-        """Name the variable first, so that a one-line report is enough to mend it."""
-        super().__init__(f"{variable}: {problem}")
-        self.variable = variable
-
-
-class UpstreamAuth(StrEnum):
-    """How requests to the upstream prove who sends them."""
-
-    BEARER = "bearer"
-    """`Authorization: Bearer <key>`; without a key no header is sent."""
-    API_KEY = "api-key"
-    """`api-key: <key>`, as Azure resources take it."""
-    AZURE = "azure"
-    """A token from azure-identity (extra `runlane[azure]`); there is no key."""
-
-
-@dataclass(frozen=True)
-class S3Location:
-    """Where in S3 the big payloads lie."""
-
-    bucket: str
-    prefix: str
-    """Without slashes at its ends; empty for the bucket's root."""
-
-    def __str__(self) -> str:
-        """The location as it is written in `RUNLANE_PAYLOAD_STORE`."""
-        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +56,19 @@ class Settings:
     | `RUNLANE_UPSTREAM_API_VERSION` | sent as `api-version` with every request (Azure) |
     | `RUNLANE_UPSTREAM_AUTH` | `bearer` (default), `api-key` or `azure` |
     | `RUNLANE_UPSTREAM_TIMEOUT` | one request: `30s` or seconds, at most 80; default `60s` |
+    | `RUNLANE_UPSTREAM_MAX_CONCURRENCY` | requests that one worker has under way at a time |
+    | `RUNLANE_UPSTREAM_RPS` | requests a second that one worker makes, `0.5` too |
     | `RUNLANE_TASK_QUEUE` | Temporal task queue; default `runlane`; polls use `<queue>-poll` |
     | `RUNLANE_DATA_DIR` | directory of the embedded server's state and of big payloads |
     | `RUNLANE_PAYLOAD_STORE` | `s3://bucket/prefix`: big payloads there instead (`runlane[s3]`) |
+    | `RUNLANE_ENCRYPTION_KEYS` | `id:key,…`, keys of 32 bytes in base64; the first encrypts |
+    | `RUNLANE_ENCRYPTION_KEYS_FILE` | a file that holds them; not together with the former |
+    | `RUNLANE_CODEC_TOKEN` | what the codec server asks of its callers |
+    | `RUNLANE_CODEC_ORIGINS` | `https://host,…`: web pages that may use the codec server |
+    | `RUNLANE_METRICS_ADDRESS` | `host:port` of a worker's metrics and health |
+    | `RUNLANE_LOG_FORMAT` | `text` (default) or `json` |
+    | `RUNLANE_DEPLOYMENT_NAME` | of Temporal's worker deployment, for versioned workers |
+    | `RUNLANE_BUILD_ID` | this worker's version in it; both or none |
     """
 
     upstream_url: str | None = None
@@ -81,11 +80,24 @@ class Settings:
     upstream_auth: UpstreamAuth = UpstreamAuth.BEARER
     upstream_timeout: timedelta = DEFAULT_UPSTREAM_TIMEOUT
     """Of one request to the upstream."""
+    upstream_max_concurrency: int | None = None
+    upstream_rps: float | None = None
     task_queue: str = DEFAULT_TASK_QUEUE
     data_dir: Path | None = None
     """None: nobody said; `runlane.temporal.connect` then asks the namespace."""
     payload_store: S3Location | None = None
     """None: big payloads lie under the data directory."""
+    encryption_keys: tuple[EncryptionKey, ...] = ()
+    """As given inline; ask `read_encryption_keys`, which knows the file too."""
+    encryption_keys_file: Path | None = None
+    codec_token: str | None = field(default=None, repr=False)
+    codec_origins: tuple[str, ...] = ()
+    metrics_address: Address | None = None
+    """None: nothing is served."""
+    log_format: LogFormat = LogFormat.TEXT
+    deployment_name: str | None = None
+    build_id: str | None = None
+    """None, as is the deployment's name: the worker is not versioned."""
 
     @property
     def poll_task_queue(self) -> str:
@@ -102,17 +114,22 @@ class Settings:
         """
         if self.upstream_api_key_file is None:
             return self.upstream_api_key
-        try:
-            key = self.upstream_api_key_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            # The cause stays out of the chain: a UnicodeDecodeError carries the file's bytes.
-            reason = error.strerror if isinstance(error, OSError) else "not a text file"
-            problem = f"can't read {self.upstream_api_key_file}: {reason}."
-            raise SettingsError("RUNLANE_UPSTREAM_API_KEY_FILE", problem) from None
-        if not key:
-            problem = f"{self.upstream_api_key_file} is empty."
-            raise SettingsError("RUNLANE_UPSTREAM_API_KEY_FILE", problem)
-        return _header_safe("RUNLANE_UPSTREAM_API_KEY_FILE", key)
+        variable = "RUNLANE_UPSTREAM_API_KEY_FILE"
+        key = values.secret_file(variable, self.upstream_api_key_file)
+        return values.header_value(variable, key)
+
+    def read_encryption_keys(self) -> tuple[EncryptionKey, ...]:
+        """The keys for payloads, the first to encrypt with; empty when none is set.
+
+        Raises:
+            SettingsError: their file can't be read, or doesn't hold such keys.
+        """
+        if self.encryption_keys_file is None:
+            return self.encryption_keys
+        variable = "RUNLANE_ENCRYPTION_KEYS_FILE"
+        return values.encryption_keys(
+            variable, values.secret_file(variable, self.encryption_keys_file)
+        )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -122,93 +139,58 @@ class Settings:
             SettingsError: a value can't be used, or two values exclude each other.
         """
         value = {name: text.strip() for name, text in environ.items() if text.strip()}
-        key = value.get("RUNLANE_UPSTREAM_API_KEY")
-        key_file = value.get("RUNLANE_UPSTREAM_API_KEY_FILE")
-        if key and key_file:
-            problem = "set together with RUNLANE_UPSTREAM_API_KEY; unset one of them."
-            raise SettingsError("RUNLANE_UPSTREAM_API_KEY_FILE", problem)
-        auth = _auth(value.get("RUNLANE_UPSTREAM_AUTH"))
-        if auth is UpstreamAuth.AZURE and (key or key_file):
-            problem = (
-                "azure takes its token from Azure, but a key is set too; unset "
-                "RUNLANE_UPSTREAM_API_KEY and RUNLANE_UPSTREAM_API_KEY_FILE, or say api-key."
-            )
-            raise SettingsError("RUNLANE_UPSTREAM_AUTH", problem)
-        data_dir = value.get("RUNLANE_DATA_DIR")
+        _check_together(value)
+
+        def read(variable: str, reader: Callable[[str, str | None], _T]) -> _T:
+            return reader(variable, value.get(variable))
+
         return cls(
-            upstream_url=_url(value.get("RUNLANE_UPSTREAM_URL")),
-            upstream_api_key=_header_safe("RUNLANE_UPSTREAM_API_KEY", key) if key else None,
-            upstream_api_key_file=Path(key_file) if key_file else None,
+            upstream_url=read("RUNLANE_UPSTREAM_URL", values.url),
+            upstream_api_key=read("RUNLANE_UPSTREAM_API_KEY", values.header_value),
+            upstream_api_key_file=read("RUNLANE_UPSTREAM_API_KEY_FILE", values.path),
             upstream_api_version=value.get("RUNLANE_UPSTREAM_API_VERSION"),
-            upstream_auth=auth,
-            upstream_timeout=_timeout(value.get("RUNLANE_UPSTREAM_TIMEOUT")),
+            upstream_auth=UpstreamAuth(
+                read("RUNLANE_UPSTREAM_AUTH", partial(values.one_of, UpstreamAuth))
+                or UpstreamAuth.BEARER
+            ),
+            upstream_timeout=read(
+                "RUNLANE_UPSTREAM_TIMEOUT", partial(values.duration, MAX_UPSTREAM_TIMEOUT)
+            )
+            or DEFAULT_UPSTREAM_TIMEOUT,
+            upstream_max_concurrency=read(
+                "RUNLANE_UPSTREAM_MAX_CONCURRENCY", partial(values.count, MAX_CONCURRENCY)
+            ),
+            upstream_rps=read("RUNLANE_UPSTREAM_RPS", partial(values.rate, MAX_RPS)),
             task_queue=value.get("RUNLANE_TASK_QUEUE", DEFAULT_TASK_QUEUE),
-            data_dir=Path(data_dir) if data_dir else None,
-            payload_store=_s3_location(value.get("RUNLANE_PAYLOAD_STORE")),
+            data_dir=read("RUNLANE_DATA_DIR", values.path),
+            payload_store=read("RUNLANE_PAYLOAD_STORE", values.s3_location),
+            encryption_keys=read("RUNLANE_ENCRYPTION_KEYS", values.encryption_keys),
+            encryption_keys_file=read("RUNLANE_ENCRYPTION_KEYS_FILE", values.path),
+            codec_token=read("RUNLANE_CODEC_TOKEN", values.header_value),
+            codec_origins=read("RUNLANE_CODEC_ORIGINS", values.origins),
+            metrics_address=read("RUNLANE_METRICS_ADDRESS", values.address),
+            log_format=LogFormat(
+                read("RUNLANE_LOG_FORMAT", partial(values.one_of, LogFormat)) or LogFormat.TEXT
+            ),
+            deployment_name=value.get("RUNLANE_DEPLOYMENT_NAME"),
+            build_id=value.get("RUNLANE_BUILD_ID"),
         )
 
 
-def _header_safe(variable: str, key: str) -> str:
-    # httpx reports a bad header by printing it, and the key would stand in the traceback.
-    if not (key.isascii() and key.isprintable()):
-        raise SettingsError(variable, "holds a character that no HTTP header can carry.")
-    return key
-
-
-def _auth(text: str | None) -> UpstreamAuth:
-    if text is None:
-        return UpstreamAuth.BEARER
-    try:
-        return UpstreamAuth(text)
-    except ValueError:
-        problem = f"{text!r} is not one of {', '.join(UpstreamAuth)}."
-        raise SettingsError("RUNLANE_UPSTREAM_AUTH", problem) from None
-
-
-def _url(text: str | None) -> str | None:
-    if text is None:
-        return None
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
-        # `.port` raises ValueError when it is no number or out of range.
-        usable = usable and parts.port != 0
-    except ValueError:
-        usable = False
-    # The value itself is not repeated: it may hold a password.
-    if not usable:
-        problem = "not a URL of the form https://host[:port][/path]."
-        raise SettingsError("RUNLANE_UPSTREAM_URL", problem)
-    if parts.username is not None or parts.password is not None:
-        problem = "holds credentials; put the key into RUNLANE_UPSTREAM_API_KEY."
-        raise SettingsError("RUNLANE_UPSTREAM_URL", problem)
-    if parts.query or parts.fragment:
-        problem = "ends in a query; put a version into RUNLANE_UPSTREAM_API_VERSION."
-        raise SettingsError("RUNLANE_UPSTREAM_URL", problem)
-    return text.rstrip("/")
-
-
-def _timeout(text: str | None) -> timedelta:
-    if text is None:
-        return DEFAULT_UPSTREAM_TIMEOUT
-    try:
-        timeout = parse_duration(text)
-    except DurationError as error:
-        raise SettingsError("RUNLANE_UPSTREAM_TIMEOUT", str(error)) from None
-    if not timedelta(0) < timeout <= MAX_UPSTREAM_TIMEOUT:
-        problem = f"must be more than 0 and at most {MAX_UPSTREAM_TIMEOUT.seconds} seconds."
-        raise SettingsError("RUNLANE_UPSTREAM_TIMEOUT", problem)
-    return timeout
-
-
-def _s3_location(text: str | None) -> S3Location | None:
-    if text is None:
-        return None
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
-        problem = f"{text!r} is not of the form s3://bucket/prefix."
-        raise SettingsError("RUNLANE_PAYLOAD_STORE", problem)
-    return S3Location(bucket=parts.netloc, prefix=parts.path.strip("/"))
+def _check_together(value: Mapping[str, str]) -> None:
+    """Refuse values of which each is good, and both together contradict each other."""
+    for name in ("RUNLANE_UPSTREAM_API_KEY", "RUNLANE_ENCRYPTION_KEYS"):
+        if name in value and f"{name}_FILE" in value:
+            raise SettingsError(f"{name}_FILE", f"set together with {name}; unset one of them.")
+    if value.get("RUNLANE_UPSTREAM_AUTH") == UpstreamAuth.AZURE and (
+        "RUNLANE_UPSTREAM_API_KEY" in value or "RUNLANE_UPSTREAM_API_KEY_FILE" in value
+    ):
+        raise SettingsError(
+            "RUNLANE_UPSTREAM_AUTH",
+            "azure takes its token from Azure, but a key is set too; unset "
+            "RUNLANE_UPSTREAM_API_KEY and RUNLANE_UPSTREAM_API_KEY_FILE, or say api-key.",
+        )
+    names = ("RUNLANE_DEPLOYMENT_NAME", "RUNLANE_BUILD_ID")
+    for name, other in (names, names[::-1]):
+        if name in value and other not in value:
+            raise SettingsError(other, f"must be set, for {name} is.")

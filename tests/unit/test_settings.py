@@ -1,3 +1,4 @@
+import base64
 import re
 from dataclasses import FrozenInstanceError
 from datetime import timedelta
@@ -5,7 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from runlane.settings import S3Location, Settings, SettingsError, UpstreamAuth
+from runlane.settings import (
+    Address,
+    EncryptionKey,
+    LogFormat,
+    S3Location,
+    Settings,
+    SettingsError,
+    UpstreamAuth,
+)
+
+KEY = base64.b64encode(b"k" * 32).decode()
+URL_SAFE_KEY = base64.urlsafe_b64encode(b"\xff" * 32).decode()
+SECRET_PAIR = f"secret:{KEY}"
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -32,6 +45,15 @@ def test_every_variable_reaches_its_field() -> None:
             "RUNLANE_TASK_QUEUE": "night",
             "RUNLANE_DATA_DIR": "/srv/runlane",
             "RUNLANE_PAYLOAD_STORE": "s3://bucket/a/b/",
+            "RUNLANE_UPSTREAM_MAX_CONCURRENCY": "40",
+            "RUNLANE_UPSTREAM_RPS": "0.5",
+            "RUNLANE_ENCRYPTION_KEYS": f"new:{KEY}, old-1:{URL_SAFE_KEY}",
+            "RUNLANE_CODEC_TOKEN": "t-1",
+            "RUNLANE_CODEC_ORIGINS": "https://temporal.example.com/,http://127.0.0.1:8233",
+            "RUNLANE_METRICS_ADDRESS": "127.0.0.1:9464",
+            "RUNLANE_LOG_FORMAT": "json",
+            "RUNLANE_DEPLOYMENT_NAME": "runlane",
+            "RUNLANE_BUILD_ID": "2026-11-22",
         }
     )
 
@@ -44,6 +66,18 @@ def test_every_variable_reaches_its_field() -> None:
         task_queue="night",
         data_dir=Path("/srv/runlane"),
         payload_store=S3Location(bucket="bucket", prefix="a/b"),
+        upstream_max_concurrency=40,
+        upstream_rps=0.5,
+        encryption_keys=(
+            EncryptionKey("new", b"k" * 32),
+            EncryptionKey("old-1", b"\xff" * 32),
+        ),
+        codec_token="t-1",
+        codec_origins=("https://temporal.example.com", "http://127.0.0.1:8233"),
+        metrics_address=Address("127.0.0.1", 9464),
+        log_format=LogFormat.JSON,
+        deployment_name="runlane",
+        build_id="2026-11-22",
     )
     assert expected == settings
     assert "night-poll" == settings.poll_task_queue
@@ -82,6 +116,23 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("RUNLANE_UPSTREAM_TIMEOUT", "2m"),
         ("RUNLANE_PAYLOAD_STORE", "gs://bucket"),
         ("RUNLANE_PAYLOAD_STORE", "s3:///prefix"),
+        ("RUNLANE_UPSTREAM_MAX_CONCURRENCY", "0"),
+        ("RUNLANE_UPSTREAM_MAX_CONCURRENCY", "1.5"),
+        ("RUNLANE_UPSTREAM_MAX_CONCURRENCY", "9" * 5000),
+        ("RUNLANE_UPSTREAM_RPS", "0"),
+        ("RUNLANE_UPSTREAM_RPS", "nan"),
+        ("RUNLANE_UPSTREAM_RPS", "1e999"),
+        ("RUNLANE_ENCRYPTION_KEYS", KEY),
+        ("RUNLANE_ENCRYPTION_KEYS", "a:secret"),
+        ("RUNLANE_ENCRYPTION_KEYS", f"{SECRET_PAIR},{SECRET_PAIR}"),
+        ("RUNLANE_CODEC_TOKEN", "sec\nret"),
+        ("RUNLANE_CODEC_ORIGINS", "*"),
+        ("RUNLANE_CODEC_ORIGINS", "https://a.test/page"),
+        ("RUNLANE_METRICS_ADDRESS", "9464"),
+        ("RUNLANE_METRICS_ADDRESS", "host:http"),
+        ("RUNLANE_METRICS_ADDRESS", "::1:9464"),
+        ("RUNLANE_METRICS_ADDRESS", "host:65536"),
+        ("RUNLANE_LOG_FORMAT", "xml"),
     ],
 )
 def test_a_bad_value_names_its_variable(variable: str, value: str) -> None:
@@ -91,6 +142,7 @@ def test_a_bad_value_names_its_variable(variable: str, value: str) -> None:
 
     assert variable == caught.value.variable
     assert "secret" not in str(caught.value)
+    assert KEY not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +156,12 @@ def test_a_bad_value_names_its_variable(variable: str, value: str) -> None:
             {"RUNLANE_UPSTREAM_API_KEY": "k", "RUNLANE_UPSTREAM_AUTH": "azure"},
             "RUNLANE_UPSTREAM_AUTH",
         ),
+        (
+            {"RUNLANE_ENCRYPTION_KEYS": f"a:{KEY}", "RUNLANE_ENCRYPTION_KEYS_FILE": "/k"},
+            "RUNLANE_ENCRYPTION_KEYS_FILE",
+        ),
+        ({"RUNLANE_DEPLOYMENT_NAME": "runlane"}, "RUNLANE_BUILD_ID"),
+        ({"RUNLANE_BUILD_ID": "1"}, "RUNLANE_DEPLOYMENT_NAME"),
     ],
 )
 def test_values_that_exclude_each_other_are_refused(environ: dict[str, str], named: str) -> None:
@@ -114,10 +172,18 @@ def test_values_that_exclude_each_other_are_refused(environ: dict[str, str], nam
 
 def test_the_key_is_never_printed() -> None:
     """A settings object in a log or a traceback does not give the key away."""
-    settings = Settings.from_env({"RUNLANE_UPSTREAM_API_KEY": "hush-hush"})
+    settings = Settings.from_env(
+        {
+            "RUNLANE_UPSTREAM_API_KEY": "hush-hush",
+            "RUNLANE_ENCRYPTION_KEYS": f"a:{KEY}",
+            "RUNLANE_CODEC_TOKEN": "hush-hush-too",
+        }
+    )
 
     assert "hush-hush" == settings.read_upstream_api_key()
     assert "hush-hush" not in repr(settings)
+    assert "kkkk" not in repr(settings)
+    assert "kkkk" not in repr(settings.encryption_keys)
 
 
 def test_the_key_file_is_read_when_asked(tmp_path: Path) -> None:
@@ -134,6 +200,33 @@ def test_the_key_file_is_read_when_asked(tmp_path: Path) -> None:
     file.write_text("\n")
     with pytest.raises(SettingsError, match="is empty"):
         settings.read_upstream_api_key()
+
+
+def test_the_file_of_encryption_keys_is_read_when_asked(tmp_path: Path) -> None:
+    """A mounted secret may have a line for each key; what is wrong in it names its variable."""
+    file = tmp_path / "keys"
+    settings = Settings.from_env({"RUNLANE_ENCRYPTION_KEYS_FILE": str(file)})
+    with pytest.raises(SettingsError, match="RUNLANE_ENCRYPTION_KEYS_FILE: can't read"):
+        settings.read_encryption_keys()
+
+    file.write_text(f"b:{URL_SAFE_KEY}\na:{KEY}\n")
+    assert ["b", "a"] == [key.id for key in settings.read_encryption_keys()]
+    file.write_text(f"b:{KEY[:-6]}")
+    with pytest.raises(SettingsError, match=r"^RUNLANE_ENCRYPTION_KEYS_FILE: the key of pair 1 "):
+        settings.read_encryption_keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (":9464", Address("0.0.0.0", 9464)),
+        ("[::1]:0", Address("::1", 0)),
+        ("worker-1:9464", Address("worker-1", 9464)),
+    ],
+)
+def test_forms_of_an_address(text: str, expected: Address) -> None:
+    """Every interface, IPv6, and a name."""
+    assert expected == Settings.from_env({"RUNLANE_METRICS_ADDRESS": text}).metrics_address
 
 
 def test_settings_are_frozen() -> None:

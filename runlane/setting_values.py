@@ -1,0 +1,250 @@
+"""What a setting can hold: the types, and how each is read from the text of its variable.
+
+Every reader takes the variable's name, for its error must say what to mend.
+"""
+
+import base64
+import binascii
+import math
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from runlane.durations import DurationError, parse_duration
+
+KEY_BYTES = 32
+"""Of an encryption key: AES-256."""
+
+_KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HIGHEST_PORT = 65_535
+_LONGEST_NUMBER = 9
+
+
+class SettingsError(ValueError):
+    """A setting can't be used; the message names the variable and what it may hold."""
+
+    def __init__(self, variable: str, problem: str) -> None:
+        """Name the variable first, so that a one-line report is enough to mend it."""
+        super().__init__(f"{variable}: {problem}")
+        self.variable = variable
+
+
+class UpstreamAuth(StrEnum):
+    """How requests to the upstream prove who sends them."""
+
+    BEARER = "bearer"
+    """`Authorization: Bearer <key>`; without a key no header is sent."""
+    API_KEY = "api-key"
+    """`api-key: <key>`, as Azure resources take it."""
+    AZURE = "azure"
+    """A token from azure-identity (extra `runlane[azure]`); there is no key."""
+
+
+class LogFormat(StrEnum):
+    """How a log line is written."""
+
+    TEXT = "text"
+    JSON = "json"
+    """One JSON object a line."""
+
+
+@dataclass(frozen=True)
+class S3Location:
+    """Where in S3 the big payloads lie."""
+
+    bucket: str
+    prefix: str
+    """Without slashes at its ends; empty for the bucket's root."""
+
+    def __str__(self) -> str:
+        """The location as it is written in `RUNLANE_PAYLOAD_STORE`."""
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int
+    """0 picks a free one."""
+
+    def __str__(self) -> str:
+        """The address as it is written in a variable."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class EncryptionKey:
+    """A key for payloads, and the name by which payloads refer to it."""
+
+    id: str
+    key: bytes = field(repr=False)
+    """`KEY_BYTES` bytes."""
+
+
+def one_of(words: type[StrEnum], variable: str, text: str | None) -> str | None:
+    """Read one of the words."""
+    if text is None or text in list(words):
+        return text
+    raise SettingsError(variable, f"{text!r} is not one of {', '.join(words)}.")
+
+
+def path(_variable: str, text: str | None) -> Path | None:
+    """Read a path."""
+    return Path(text) if text else None
+
+
+def url(variable: str, text: str | None) -> str | None:
+    """Read a base URL; the text itself is not repeated, for it may hold a password."""
+    if text is None:
+        return None
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        # `.port` raises ValueError when it is no number or out of range.
+        usable = usable and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SettingsError(variable, "not a URL of the form https://host[:port][/path].")
+    if parts.username is not None or parts.password is not None:
+        raise SettingsError(
+            variable, "holds credentials; put the key into RUNLANE_UPSTREAM_API_KEY."
+        )
+    if parts.query or parts.fragment:
+        raise SettingsError(
+            variable, "ends in a query; put a version into RUNLANE_UPSTREAM_API_VERSION."
+        )
+    return text.rstrip("/")
+
+
+def header_value(variable: str, text: str | None) -> str | None:
+    """Read what a header is to carry.
+
+    httpx reports a bad header by printing it, and the key would stand in the traceback.
+    """
+    if text is not None and not (text.isascii() and text.isprintable()):
+        raise SettingsError(variable, "holds a character that no HTTP header can carry.")
+    return text
+
+
+def secret_file(variable: str, file: Path) -> str:
+    """Read a file that holds a secret."""
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        # The cause stays out of the chain: a UnicodeDecodeError carries the file's bytes.
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise SettingsError(variable, f"can't read {file}: {reason}.") from None
+    if not text:
+        raise SettingsError(variable, f"{file} is empty.")
+    return text
+
+
+def duration(most: timedelta, variable: str, text: str | None) -> timedelta | None:
+    """Read a duration above 0."""
+    if text is None:
+        return None
+    try:
+        found = parse_duration(text)
+    except DurationError as error:
+        raise SettingsError(variable, str(error)) from None
+    if not timedelta(0) < found <= most:
+        raise SettingsError(variable, f"must be more than 0 and at most {most.seconds} seconds.")
+    return found
+
+
+def count(most: int, variable: str, text: str | None) -> int | None:
+    """Read a whole number from 1 on."""
+    if text is None:
+        return None
+    digits = text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER
+    if not digits or not 1 <= int(text) <= most:
+        raise SettingsError(variable, f"must be a whole number from 1 to {most:,}.")
+    return int(text)
+
+
+def rate(most: float, variable: str, text: str | None) -> float | None:
+    """Read a number a second, above 0."""
+    if text is None:
+        return None
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found <= most:
+        raise SettingsError(variable, f"must be a number above 0 and at most {most:,.0f}.")
+    return found
+
+
+def address(variable: str, text: str | None) -> Address | None:
+    """Read `host:port`, `[ipv6]:port` or `:port` (every interface)."""
+    if text is None:
+        return None
+    host, _, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    digits = port.isascii() and port.isdecimal() and len(port) <= _LONGEST_NUMBER
+    usable = digits and int(port) <= _HIGHEST_PORT
+    if not usable or ":" not in text or (":" in bare and bare == host) or "/" in text:
+        raise SettingsError(variable, f"{text!r} is not of the form host:port.")
+    return Address(bare or "0.0.0.0", int(port))  # noqa: S104 # what was written
+
+
+def s3_location(variable: str, text: str | None) -> S3Location | None:
+    """Read `s3://bucket/prefix`."""
+    if text is None:
+        return None
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+        raise SettingsError(variable, f"{text!r} is not of the form s3://bucket/prefix.")
+    return S3Location(bucket=parts.netloc, prefix=parts.path.strip("/"))
+
+
+def origins(variable: str, text: str | None) -> tuple[str, ...]:
+    """Read the origins of web pages, `https://host[:port]`, separated by commas."""
+    found = []
+    for part in (text or "").split(","):
+        origin = part.strip().rstrip("/")
+        if not origin:
+            continue
+        if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?", origin):
+            raise SettingsError(variable, f"{origin!r} is not of the form https://host[:port].")
+        found.append(origin)
+    return tuple(found)
+
+
+def encryption_keys(variable: str, text: str | None) -> tuple[EncryptionKey, ...]:
+    """Read `id:key` pairs, separated by commas or lines; a key is 32 bytes in base64."""
+    found: dict[str, EncryptionKey] = {}
+    for number, pair in enumerate(re.split(r"[,\s]+", (text or "").strip()), start=1):
+        if not pair:
+            continue
+        # The text may be nothing but a key, so it is named by its place and never repeated.
+        key_id, colon, encoded = pair.partition(":")
+        if not colon or not _KEY_ID.fullmatch(key_id):
+            problem = (
+                f"pair {number} is not of the form id:key, the id of letters, digits and . _ -"
+            )
+            raise SettingsError(variable, f"{problem}, at most 64.")
+        if key_id in found:
+            raise SettingsError(variable, f"pair {number} has an id that is there already.")
+        found[key_id] = EncryptionKey(key_id, _key(variable, number, encoded))
+    return tuple(found.values())
+
+
+def _key(variable: str, number: int, encoded: str) -> bytes:
+    try:
+        key = base64.b64decode(encoded.replace("-", "+").replace("_", "/"), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        problem = f"the key of pair {number} is not {KEY_BYTES} bytes in base64. Make one: "
+        raise SettingsError(variable, f"{problem}openssl rand -base64 {KEY_BYTES}")
+    return key
