@@ -1,0 +1,15 @@
+"""Checks an installation from where it is called, and says what to do about what it finds.
+
+| module | what it checks |
+|---|---|
+| `finding` | nothing: what every check returns |
+| `installation` | Temporal, its namespace, workers, the payload store |
+| `upstream` | whether the upstream answers and takes the credentials |
+| `examination` | all of them, in the order in which they are to be mended |
+"""
+
+from runlane.doctor.examination import examine
+from runlane.doctor.finding import Finding
+from runlane.doctor.upstream import upstream_problem
+
+__all__ = ["Finding", "examine", "upstream_problem"]
