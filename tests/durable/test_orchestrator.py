@@ -243,7 +243,7 @@ async def test_without_a_worker_a_message_says_so_within_seconds(lonely: Desk) -
             run.id, tool_outputs=[{"tool_call_id": "call_1", "output": "x"}]
         )
 
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 10
 
 
 async def test_without_a_worker_a_run_is_read_with_the_time_of_what_is_known(
@@ -303,7 +303,8 @@ async def test_an_ended_run_needs_no_worker(client: Client, simulator: Simulator
     began = time.monotonic()
     view = await desk.runs.view(run.id)
 
-    assert time.monotonic() - began < 1
+    # Waiting for a worker first would take two seconds.
+    assert time.monotonic() - began < 2
     assert ("completed", True) == (view.run.status, view.runlane.simulated)
     assert view.run.usage is not None
 

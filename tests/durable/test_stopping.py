@@ -153,7 +153,7 @@ async def test_cancel_while_parked(lab: Lab) -> None:
 
     await run.cancel()
 
-    result = await run.result(seconds=3)
+    result = await run.result(seconds=20)
     assert result.run.status == "cancelled"
     assert await lab.received("runs.cancel") == 0
 
