@@ -18,7 +18,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.runs import RunActivities
-from runlane import search_attributes
+from runlane import key_check, search_attributes
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 from runlane.search_attributes import SearchAttributesMissing
 from runlane.settings import Settings, SettingsError
@@ -98,11 +98,13 @@ async def run(
         InvalidRequest: No upstream is named.
         TemporalUnreachable: Temporal doesn't answer.
         SearchAttributesMissing: The namespace lacks them and we may not register them.
+        CannotDecrypt: A run of the queue is encrypted with a key that this process hasn't got.
     """
     async with open_upstream(settings) as upstream:
         client = await connect(settings)
         if not await search_attributes.registered(client):
             await search_attributes.register(client)
+        await key_check.check(client, settings.task_queue)
         workers = build_workers(client, RunActivities(upstream), task_queue=settings.task_queue)
         serving = [asyncio.create_task(worker.run()) for worker in workers]
         stopping = asyncio.create_task(stop.wait())

@@ -14,6 +14,7 @@
     │   ├── NamespaceMissing
     │   ├── UpstreamUnreachable
     │   └── NoWorker
+    ├── CannotDecrypt          give this process the key that it lacks; nothing is lost
     ├── StartUncertain         the run may or may not exist; the message names it
     └── WaitTimeout            the caller's own patience ended; carries what was seen last
 
@@ -169,6 +170,24 @@ class NoWorker(Unreachable):
     """No worker takes the run's messages. Start one with `runlane worker`, then call again."""
 
     code = "no_worker"
+
+
+class CannotDecrypt(RunlaneError):
+    """A payload can't be decrypted with the keys at hand; the message names its key, never more.
+
+    Add that key after the others, and call again: nothing is lost.
+    """
+
+    exit_code = ExitCode.BAD_INPUT
+    type = "configuration_error"
+    code = "cannot_decrypt"
+
+    def __init__(self, key_id: str, problem: str) -> None:
+        """Name the key that encrypted the payload."""
+        variable = "RUNLANE_ENCRYPTION_KEYS"
+        super().__init__(f"{variable}: {problem}", param=variable)
+        self.key_id = key_id
+        self.problem = problem
 
 
 class StartUncertain(RunlaneError):

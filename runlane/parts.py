@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
+from temporalio.client import Client
 
+from runlane import key_check, key_file
 from runlane.attention import Attention
 from runlane.children import Child, ChildFailed, how_it_ended, python_module
 from runlane.embedded import NAMESPACE, EmbeddedTemporal, EmbeddedTemporalError, PortTaken
@@ -200,6 +202,7 @@ class Parts:
             self._say(f"Starting Temporal, with its state in {self.options.data_dir} ...")
             self._ends.push_async_callback(self._stop_temporal)
             await self._start_temporal()
+            await self._find_key()
             if self.options.simulate:
                 self._say("Starting the simulator ...")
                 await self._start_simulator()
@@ -302,6 +305,31 @@ class Parts:
         memory.write_text(json.dumps({"port": port}) + "\n", encoding="utf-8")
         return port
 
+    async def _find_key(self) -> None:
+        """Make the key that encrypts runs, unless there is one or one is lost."""
+        data_dir = self.options.data_dir
+        if self.options.settings.read_encryption_keys():
+            return
+        if await asyncio.to_thread(key_file.read, data_dir):
+            return
+        client = await self._connect()
+        found = await key_check.unreadable(client, limit=None)
+        path = data_dir / key_file.NAME
+        if found is not None:
+            text = (
+                f"{path} is missing, and {found.run_id} is encrypted with its key "
+                f"{found.error.key_id!r}. Put the file back from a backup, or set "
+                "RUNLANE_ENCRYPTION_KEYS: without that key nobody can read these runs, or go on "
+                "with them. To begin anew, choose another directory with --data-dir."
+            )
+            raise UpError(text, param="RUNLANE_ENCRYPTION_KEYS", code="key_lost")
+        await asyncio.to_thread(key_file.make, data_dir)
+        self._say(f"Made the key that encrypts runs: {path}. Without it they can't be read.")
+
+    async def _connect(self) -> Client:
+        environ = {"TEMPORAL_ADDRESS": self._temporal.address, "TEMPORAL_CONFIG_FILE": os.devnull}
+        return await connect(Settings(data_dir=self.options.data_dir), environ=environ)
+
     async def _tell_others(self) -> None:
         """Write the simulator's address where commands in other terminals look for it.
 
@@ -309,8 +337,7 @@ class Parts:
         another variable, would be sent to it without being asked.
         """
         wanted = self.upstream_url if self.options.simulate else ""
-        environ = {"TEMPORAL_ADDRESS": self._temporal.address, "TEMPORAL_CONFIG_FILE": os.devnull}
-        client = await connect(Settings(data_dir=self.options.data_dir), environ=environ)
+        client = await self._connect()
         timeout = timedelta(seconds=5)
         describe = DescribeNamespaceRequest(namespace=NAMESPACE)
         update = UpdateNamespaceRequest(namespace=NAMESPACE)

@@ -71,7 +71,10 @@ class FilePayloadStore(StorageDriver):
         """Write each payload, unless it is there already."""
         shard = _shard(context.target)
         return [
-            await asyncio.to_thread(self._write, shard, payload.SerializeToString())
+            # Two serializations of one map may differ, and each would be another file.
+            await asyncio.to_thread(
+                self._write, shard, payload.SerializeToString(deterministic=True)
+            )
             for payload in payloads
         ]
 

@@ -28,6 +28,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from runlane.errors import RunNotFound
 from runlane.rpc import is_namespace_missing
+from runlane.temporal import failure_message
 from runlane.visibility import ENDED_IN_TEMPORAL, ended_message, known_view
 from runlane.waiting import PATIENCE
 from runsapi import INTERMEDIATE, Run, RunStatus
@@ -217,16 +218,16 @@ async def _progress(description: WorkflowExecutionDescription) -> _Progress:
             if failure.application_failure_info.type == _HANDOVER:
                 continue
             progress = progress._replace(
-                retrying=_reason(activity),
+                retrying=await _reason(description, activity),
                 next_try_at=_seconds(activity.next_attempt_schedule_time.ToDatetime(UTC)),
             )
     return progress
 
 
-def _reason(activity: PendingActivityInfo) -> str:
+async def _reason(description: WorkflowExecutionDescription, activity: PendingActivityInfo) -> str:
     if activity.last_failure.HasField("timeout_failure_info"):
         return f"{activity.activity_type.name}: no answer from the worker that did it"
-    return activity.last_failure.message
+    return await failure_message(description.data_converter, activity.last_failure)
 
 
 async def _heartbeat(

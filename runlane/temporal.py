@@ -7,20 +7,24 @@ import asyncio
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from temporalio.api.failure.v1 import Failure
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
+from temporalio.common import HeaderCodecBehavior
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.converter import DataConverter
+from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.service import RPCError, RPCStatusCode
 
+from runlane import key_file
+from runlane.encryption import EncryptionCodec, SealedPayloads
 from runlane.errors import NamespaceMissing, TemporalUnreachable
 from runlane.payload_store import external_storage
-from runlane.settings import S3Location, Settings, SettingsError
+from runlane.settings import EncryptionKey, S3Location, Settings, SettingsError
 
 DEFAULT_ADDRESS = "localhost:7233"
 DATA_DIR_KEY = "runlane_data_dir"
@@ -37,21 +41,48 @@ def payload_directory(data_dir: Path) -> Path:
 
 
 def data_converter(
-    data_dir: Path | None = None, payload_store: S3Location | None = None
+    data_dir: Path | None = None,
+    payload_store: S3Location | None = None,
+    keys: Sequence[EncryptionKey] = (),
 ) -> DataConverter:
-    """Pydantic conversion, with payloads of 32 kB or more kept outside the history.
+    """Pydantic conversion, encrypted where there are keys, with big payloads outside the history.
 
     Args:
-        data_dir: big payloads lie in its `payloads`.
+        data_dir: payloads of 32 kB or more lie in its `payloads`.
         payload_store: new big payloads go to S3 instead; those in `data_dir` stay readable.
+        keys: the first encrypts, all decrypt; failures' messages and stack traces too.
 
     Raises:
         SettingsError: S3 is asked for and the extra `runlane[s3]` is not installed.
     """
     files = payload_directory(data_dir) if data_dir else None
-    return dataclasses.replace(
-        pydantic_data_converter, external_storage=external_storage(files, payload_store)
+    converter = dataclasses.replace(
+        pydantic_data_converter,
+        payload_codec=EncryptionCodec(keys) if keys else SealedPayloads(),
+        external_storage=external_storage(files, payload_store),
     )
+    if not keys:
+        # Without a key it would only hide failures from Temporal's own tools.
+        return converter
+    return dataclasses.replace(
+        converter, failure_converter_class=DefaultFailureConverterWithEncodedAttributes
+    )
+
+
+async def failure_message(converter: DataConverter, failure: Failure) -> str:
+    """Return what a failure out of a history says, decrypted.
+
+    Args:
+        converter: of the run's client; `description.data_converter` where there is one.
+        failure: stays as it is.
+
+    Raises:
+        CannotDecrypt: its key is missing.
+    """
+    decoded = Failure()
+    decoded.CopyFrom(failure)
+    error = await converter.decode_failure(decoded)
+    return str(getattr(error, "message", error))
 
 
 async def connect(
@@ -62,12 +93,12 @@ async def connect(
 ) -> Client:
     """Connect to the Temporal that `environ` and Temporal's own config file name.
 
-    Where neither a data directory nor a payload store is set, the namespace is asked for the
-    data directory of its embedded server, so that a command finds the worker's payloads
-    whichever directory it is called in.
+    Where no data directory is set, and keys or a payload store aren't either, the namespace is
+    asked for the data directory of its embedded server, so that a command finds the worker's
+    payloads and key whichever directory it is called in.
 
     Args:
-        settings: for the data directory and the payload store.
+        settings: for the data directory, the payload store and the keys.
         environ: Temporal's variables (`TEMPORAL_ADDRESS`, …), as `temporalio.envconfig` reads
             them.
         timeout: for connecting, and again for asking the namespace.
@@ -75,31 +106,30 @@ async def connect(
     Raises:
         TemporalUnreachable: no server answered in time.
         NamespaceMissing: the server has no such namespace.
-        SettingsError: Temporal's variables or config file can't be used.
+        SettingsError: Temporal's variables or config file can't be used, or the keys.
     """
     config = connect_config(environ)
     address = config["target_host"]
+    keys = settings.read_encryption_keys()
     try:
-        client = await asyncio.wait_for(
-            Client.connect(
-                **config, data_converter=data_converter(settings.data_dir, settings.payload_store)
-            ),
-            timeout.total_seconds(),
-        )
+        client = await asyncio.wait_for(Client.connect(**config), timeout.total_seconds())
     except TimeoutError:
         raise _unreachable(address, f"no answer in {timeout.total_seconds():g} s") from None
     except RuntimeError as error:
         raise _unreachable(address, _reason(error)) from error
     except ValueError as error:
         raise SettingsError("TEMPORAL_ADDRESS", f"{address!r}: {error}") from None
-    if settings.data_dir is not None or settings.payload_store is not None:
-        return client
-    data_dir = await _namespace_data_dir(client, address, timeout)
-    if data_dir is None:
-        return client
+    data_dir = settings.data_dir
+    if data_dir is None and not (keys and settings.payload_store):
+        data_dir = await _namespace_data_dir(client, address, timeout)
+    if data_dir is not None:
+        # After those of the variable: what `up` encrypted stays readable with keys of one's own.
+        keys = key_file.beside(keys, await asyncio.to_thread(key_file.read, data_dir))
     # The same connection under another converter: a client's own can't be exchanged.
     arguments = client.config()
-    arguments["data_converter"] = data_converter(data_dir)
+    arguments["data_converter"] = data_converter(data_dir, settings.payload_store, keys)
+    if keys:
+        arguments["header_codec_behavior"] = HeaderCodecBehavior.CODEC
     return Client(**arguments)
 
 
