@@ -5,8 +5,7 @@ again can help, when the server wants us back, and whether somebody must mend so
 Messages name what the upstream said and what to do; they never hold keys or request contents.
 """
 
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from typing import NoReturn
 
 from temporalio import activity
@@ -18,8 +17,11 @@ from runsapi import (
     APIResponseError,
     APIStatusError,
     CredentialsError,
+    HeldBackError,
     InvalidParameter,
     RunsAPIError,
+    is_quota,
+    retry_after,
 )
 
 UNAVAILABLE = "UpstreamUnavailable"
@@ -55,6 +57,9 @@ def raise_for_upstream(error: RunsAPIError, *, creating: bool, reading: bool = F
     """
     if isinstance(error, APIStatusError):
         _raise_for_status(error, creating=creating, reading=reading)
+    if isinstance(error, HeldBackError):
+        delay = _delay(error.retry_after)
+        raise unavailable(str(error), type=RATE_LIMITED, after=delay) from None
     if isinstance(error, APIConnectionError):
         raise unavailable(str(error)) from None
     if isinstance(error, CredentialsError):
@@ -119,7 +124,7 @@ def blocked_kind(error: BaseException | None) -> str | None:
 
 def _raise_for_status(error: APIStatusError, *, creating: bool, reading: bool) -> NoReturn:
     said = _said(error)
-    if error.code == "insufficient_quota" or error.type == "insufficient_quota":
+    if is_quota(error):
         message = f"{said}. Raise the upstream account's quota or mend its billing."
         raise (
             refusal("rate_limit_exceeded", message) if creating else blocked("quota", message)
@@ -159,32 +164,12 @@ def _worth_retrying(error: APIStatusError) -> bool:
 
 
 def _server_delay(error: APIStatusError) -> timedelta | None:
-    """Return how long the server wants to be left alone: `retry-after-ms`, then `retry-after`."""
-    seconds = error.headers.get("retry-after", "")
-    delay = (
-        _duration(error.headers.get("retry-after-ms", ""), timedelta(milliseconds=1))
-        or _duration(seconds, timedelta(seconds=1))
-        or _until_date(seconds)
-    )
-    return None if delay is None or delay <= timedelta(0) else min(delay, _LONGEST_DELAY)
+    """Return how long the server wants to be left alone, an hour at most."""
+    return _delay(retry_after(error.headers))
 
 
-def _duration(text: str, unit: timedelta) -> timedelta | None:
-    try:
-        return float(text) * unit
-    except (ValueError, OverflowError):
-        return None
-
-
-def _until_date(text: str) -> timedelta | None:
-    """Read the HTTP-date form of `retry-after`, which `float()` would choke on."""
-    try:
-        when = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return when - datetime.now(UTC)
+def _delay(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else min(timedelta(seconds=seconds), _LONGEST_DELAY)
 
 
 def _said(error: APIStatusError) -> str:

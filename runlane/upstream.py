@@ -30,6 +30,8 @@ def open_upstream(settings: Settings) -> Assistants:
         auth=settings.upstream_auth.value,
         api_version=settings.upstream_api_version,
         timeout=settings.upstream_timeout.total_seconds(),
+        max_concurrency=settings.upstream_max_concurrency,
+        rps=settings.upstream_rps,
     )
 
 

@@ -8,6 +8,9 @@ from runsapi.assistant_stream import (
 from runsapi.assistants import (
     Assistants,
 )
+from runsapi.bodies import (
+    MAX_ANSWER_BYTES,
+)
 from runsapi.credentials import (
     AZURE_SCOPE,
     AzureKey,
@@ -23,11 +26,14 @@ from runsapi.errors import (
     APIStatusError,
     APITimeoutError,
     CredentialsError,
+    HeldBackError,
     InvalidParameter,
     RunsAPIError,
     active_run_id,
     cancel_refused_status,
     is_outputs_mismatch,
+    is_quota,
+    retry_after,
     submit_refused_status,
 )
 from runsapi.events import (
@@ -42,6 +48,7 @@ from runsapi.events import (
     ThreadRunStepEvent,
     UnknownEvent,
 )
+from runsapi.exchanges import Exchange, OnExchange, operation_of
 from runsapi.limits import (
     MAX_CALLER_METADATA_PAIRS,
     MAX_ID,
@@ -237,8 +244,11 @@ from runsapi.tools import (
 )
 from runsapi.transport import (
     DEFAULT_TIMEOUT,
-    MAX_ANSWER_BYTES,
     Auth,
+)
+from runsapi.turns import (
+    LONGEST_WAIT,
+    Turns,
 )
 from runsapi.wire import (
     Metadata,
@@ -250,6 +260,7 @@ __all__ = [
     "DEFAULT_POLL_INTERVAL_MS",
     "DEFAULT_TIMEOUT",
     "INTERMEDIATE",
+    "LONGEST_WAIT",
     "MAX_ANSWER_BYTES",
     "MAX_CALLER_METADATA_PAIRS",
     "MAX_ID",
@@ -310,6 +321,7 @@ __all__ = [
     "ErrorEvent",
     "ErrorObject",
     "EventStream",
+    "Exchange",
     "FileCitation",
     "FileCitationAnnotation",
     "FileKey",
@@ -336,6 +348,7 @@ __all__ = [
     "FunctionToolCall",
     "FunctionToolCallDelta",
     "FunctionToolParam",
+    "HeldBackError",
     "ImageFile",
     "ImageFileContentBlock",
     "ImageFileContentBlockParam",
@@ -362,6 +375,7 @@ __all__ = [
     "MessageDelta",
     "MessageDeltaEvent",
     "Metadata",
+    "OnExchange",
     "PageRequest",
     "Params",
     "PollOptions",
@@ -433,6 +447,7 @@ __all__ = [
     "ToolOutputs",
     "TruncationStrategy",
     "TruncationStrategyParam",
+    "Turns",
     "UnknownAnnotation",
     "UnknownCodeInterpreterOutput",
     "UnknownContentBlock",
@@ -447,7 +462,10 @@ __all__ = [
     "active_run_id",
     "cancel_refused_status",
     "is_outputs_mismatch",
+    "is_quota",
+    "operation_of",
     "poll_after_ms",
+    "retry_after",
     "submit_refused_status",
     "usable_interval_ms",
 ]

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from runsapi.credentials import Credentials
+from runsapi.exchanges import OnExchange
 from runsapi.runs import Runs
 from runsapi.transport import DEFAULT_TIMEOUT, Auth, Transport
 
@@ -25,14 +26,20 @@ class Assistants:
         auth: ``bearer``, ``api-key`` (Azure OpenAI), or ``azure`` (Foundry Agents: a bearer token
             and ``api-version=v1``).
         api_version: The query's ``api-version``.
-        timeout: Seconds to wait for the connection, and for each piece of an answer; ``None`` waits
-            for ever.
+        timeout: Seconds in which a request must be answered, from the connection to the answer's
+            end; ``None`` waits for ever.
+        max_concurrency: Requests under way at a time, over all runs; a quarter of them is kept from
+            what is asked in the ``background``.
+        rps: Requests begun a second, likewise. With or without these, one 429 lets all requests
+            wait.
         http_client: Used instead of one of our own, and left open.
         name: What people call this upstream; its host by default.
+        on_exchange: Told of each request that ended, but for streams. It must not raise.
 
     Attributes:
         name: The same.
         runs: The runs of its threads.
+        turns: Who waits under its limits.
 
     Raises:
         InvalidParameter: The URL or another argument can't be used.
@@ -48,6 +55,9 @@ class Assistants:
         timeout: float | None = DEFAULT_TIMEOUT,
         http_client: httpx.AsyncClient | None = None,
         name: str | None = None,
+        max_concurrency: int | None = None,
+        rps: float | None = None,
+        on_exchange: OnExchange = lambda _: None,
     ) -> None:
         self._transport = Transport(
             base_url,
@@ -56,9 +66,13 @@ class Assistants:
             api_version=api_version,
             timeout=timeout,
             http_client=http_client,
+            max_concurrency=max_concurrency,
+            rps=rps,
+            on_exchange=on_exchange,
         )
         self.name = name or urlsplit(self._transport.url).netloc
         self.runs = Runs(self._transport)
+        self.turns = self._transport.turns
 
     def __repr__(self) -> str:
         return f"Assistants({self.url!r}, name={self.name!r})"

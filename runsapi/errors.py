@@ -6,7 +6,8 @@
     ├── InvalidParameter (also ValueError)   refused here, nothing was sent
     ├── CredentialsError                     no key could be had, nothing was sent
     ├── APIConnectionError                   no answer: whether the upstream acted is unknown
-    │   └── APITimeoutError                  the same, because it took too long
+    │   ├── APITimeoutError                  the same, because it took too long
+    │   └── HeldBackError                    its turn didn't come, nothing was sent
     ├── APIStatusError                       an answer, with a status of 300 or above
     └── APIResponseError                     an answer that is not what the protocol says
 
@@ -17,10 +18,15 @@ of its answers can be told apart by nothing else; the functions below read them.
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 MAX_MESSAGE = 2_000
 """Characters of an upstream's error message that are kept."""
+
+_ENDLESS = 1e9
+"""Seconds; what is longer is a mistake and no wish."""
 
 
 class RunsAPIError(Exception):
@@ -66,6 +72,24 @@ class APIConnectionError(RunsAPIError):
 
 class APITimeoutError(APIConnectionError):
     """No answer came in time. The upstream may still be acting on the request."""
+
+
+class HeldBackError(APIConnectionError):
+    """The request never left: its turn under the connection's limits didn't come in time.
+
+    Attributes:
+        retry_after: Seconds that the upstream wants to be left alone, where that is the reason.
+    """
+
+    def __init__(
+        self, message: str, *, url: str = "", sent: bool = False, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, url=url, sent=sent)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {"message": str(self), "url": self.url, "retry_after": self.retry_after}
+        return _rebuild, (type(self), fields)
 
 
 class APIStatusError(RunsAPIError):
@@ -127,6 +151,46 @@ class APIResponseError(RunsAPIError):
 
 def _rebuild(cls: type[RunsAPIError], fields: dict[str, Any]) -> RunsAPIError:
     return cls(**fields)
+
+
+def is_quota(error: APIStatusError) -> bool:
+    """Whether the account's quota is used up, which no waiting mends."""
+    return "insufficient_quota" in (error.code, error.type)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """How long the upstream wants to be left alone, in seconds.
+
+    ``retry-after-ms`` beats ``retry-after``, which is a number or a date. ``None`` where neither
+    says anything that can be obeyed: nothing, garbage, the past, or a time beyond all numbers.
+    """
+    seconds = headers.get("retry-after", "")
+    for text, unit in ((headers.get("retry-after-ms", ""), 0.001), (seconds, 1.0)):
+        try:
+            wait = float(text) * unit
+        except ValueError:
+            continue
+        if 0 < wait < _ENDLESS:
+            return wait
+    return _until(seconds, headers.get("date", ""))
+
+
+def _until(text: str, now: str) -> float | None:
+    try:
+        when = _moment(text)
+    except ValueError:
+        return None
+    try:
+        # By the upstream's own clock: ours may be a day off.
+        wait = (when - _moment(now)).total_seconds()
+    except ValueError:
+        wait = (when - datetime.now(UTC)).total_seconds()
+    return wait if wait > 0 else None
+
+
+def _moment(text: str) -> datetime:
+    when = parsedate_to_datetime(text)
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
 
 
 # A status is quoted with " on submit, with ' on cancel, and not at all by some servers.

@@ -1,6 +1,6 @@
 """The parameters of every call, checked before anything is sent."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from pydantic import AfterValidator, StrictBool, StrictStr
@@ -203,13 +203,18 @@ class RequestOptions(TypedDict, total=False):
     Attributes:
         extra_headers: They beat the client's own; ``None`` leaves a header out.
         extra_query: They beat the client's own of the same name; a list repeats the name.
-        timeout: Seconds to wait for the connection, and for each piece of the answer; ``None``
-            waits for ever.
+        timeout: Seconds in which the answer must be there, from the connection to its end, or to
+            the beginning of a stream; ``None`` waits for ever. To wait for its turn under the
+            connection's limits doesn't count.
+        background: Whether others go first under the connection's limits, as polls let them.
+        on_send: Called in the moment from which on the request may have arrived.
     """
 
     extra_headers: Mapping[str, str | None]
     extra_query: Mapping[str, str | int | list[str]]
     timeout: float | None
+    background: bool
+    on_send: Callable[[], None]
 
 
 class PollOptions(RequestOptions, total=False):

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import httpx
 
+from runsapi.bodies import pieces
 from runsapi.errors import APIResponseError
 from runsapi.events import AssistantStreamEvent, read_event, typed_event
 from runsapi.sse import EventDecoder
@@ -65,7 +66,7 @@ class EventStream:
                 yield await self._only_event()
                 return
             decoder = EventDecoder()
-            async for chunk in self._response.aiter_bytes():
+            async for chunk in pieces(self._response):
                 for name, data in decoder.feed(chunk):
                     if self._is_done(data):
                         return

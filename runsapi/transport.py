@@ -5,14 +5,19 @@ tell whether a request that went unanswered may be repeated. Redirects aren't fo
 key would go with them.
 """
 
+import asyncio
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx
 
-from runsapi.answers import Response, envelope
+from runsapi.answers import Response, envelope, parsed
+from runsapi.bodies import ACCEPT_ENCODING, MAX_ANSWER_BYTES, Bodies, bare_url
 from runsapi.credentials import AZURE_SCOPE, AzureKey, Credentials
 from runsapi.errors import (
     APIConnectionError,
@@ -21,8 +26,11 @@ from runsapi.errors import (
     APITimeoutError,
     CredentialsError,
     InvalidParameter,
+    RunsAPIError,
 )
+from runsapi.exchanges import Exchange, OnExchange, operation_of
 from runsapi.params import RequestOptions
+from runsapi.turns import Turn, Turns
 
 Auth = Literal["bearer", "api-key", "azure"]
 """``Authorization: Bearer``, the header ``api-key``, or a bearer token of Microsoft Entra ID."""
@@ -30,12 +38,13 @@ Auth = Literal["bearer", "api-key", "azure"]
 Query = Sequence[tuple[str, str]]
 
 DEFAULT_TIMEOUT = 60.0
-"""Seconds to wait for the connection, and for each piece of the answer."""
+"""Seconds in which a request must be answered, from the connection to the body's end."""
 
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
-"""The largest JSON answer that is read, after decompression."""
+_CONNECT_TIMEOUT = 30.0
+"""Seconds for the connection alone: to wait longer helps no request, however slow its answer."""
 
 _MAX_ERROR_BYTES = 256 * 1024
+_MAX_KIND = 100
 _BETA = ("OpenAI-Beta", "assistants=v2")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
@@ -53,6 +62,9 @@ class Transport:
         api_version: str | None,
         timeout: float | None,
         http_client: httpx.AsyncClient | None,
+        max_concurrency: int | None = None,
+        rps: float | None = None,
+        on_exchange: OnExchange = lambda _: None,
     ) -> None:
         if auth not in ("bearer", "api-key", "azure"):
             raise InvalidParameter(
@@ -85,6 +97,9 @@ class Transport:
             else None
         )
         self._timeout = _checked_timeout(timeout)
+        self.turns = Turns(max_concurrency=max_concurrency, rps=rps)
+        self._bodies = Bodies()
+        self._on_exchange = on_exchange
         self._own_client = http_client is None
         # Who calls bounds how much runs at once: httpx's own limit of a hundred connections would
         # let a hundred slow polls hold up a cancel.
@@ -123,14 +138,20 @@ class Transport:
             APIStatusError: An answer that says no.
             APIResponseError: An answer that can't be read.
         """
-        response = await self._send(
-            (method, path), query, body, headers, options or {}, accept="application/json"
-        )
+        asked = _asked((method, path), query, body, headers, options, accept="application/json")
+        operation = operation_of(method, path)
         try:
-            content = await self._read(response, MAX_ANSWER_BYTES)
-        finally:
-            await response.aclose()
-        return Response(self._json(response, content), response.headers, response.status_code)
+            async with self._answer(asked) as (response, sent):
+                try:
+                    content = await self._read(response)
+                finally:
+                    await response.aclose()
+            data = self._json(response, content)
+        except RunsAPIError as error:
+            self._on_exchange(Exchange(operation, error=error))
+            raise
+        self._on_exchange(Exchange(operation, seconds=sent.seconds_ago()))
+        return Response(data, response.headers, response.status_code)
 
     async def open(
         self,
@@ -141,14 +162,17 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         options: RequestOptions | None = None,
     ) -> httpx.Response:
-        """One POST whose answer is read as it comes. The caller closes the response."""
-        return await self._send(
-            ("POST", path), query, body, headers, options or {}, accept="text/event-stream"
-        )
+        """One POST whose answer is read as it comes. The caller closes the response.
+
+        It takes part in the limits until its answer begins.
+        """
+        asked = _asked(("POST", path), query, body, headers, options, accept="text/event-stream")
+        async with self._answer(asked) as (response, _):
+            return response
 
     async def json_of(self, response: httpx.Response) -> Any:
         """The JSON of a response that was opened as a stream and isn't one."""
-        return self._json(response, await self._read(response, MAX_ANSWER_BYTES))
+        return self._json(response, await self._read(response))
 
     def connection_error(self, error: httpx.RequestError, url: str) -> APIConnectionError:
         """What a failed exchange is to our callers. Its text shows no header and no content."""
@@ -166,49 +190,64 @@ class Transport:
             sent=not isinstance(error, httpx.ConnectError),
         )
 
-    async def _send(
-        self,
-        target: tuple[str, str],
-        query: Query,
-        body: Mapping[str, Any] | None,
-        headers: Mapping[str, str] | None,
-        options: RequestOptions,
-        *,
-        accept: str,
-    ) -> httpx.Response:
-        method, path = target
-        content = None if body is None else _encoded(body)
-        sent, key = await self._headers(accept, body is not None, options, headers or {})
+    @asynccontextmanager
+    async def _answer(self, asked: "_Asked") -> AsyncIterator[tuple[httpx.Response, "_Sent"]]:
+        """Send once the turn has come, and end whatever is done with the answer in time.
+
+        httpx's own timeouts are of single reads: a byte a minute would keep them content.
+        """
+        options = asked.options
+        url = f"{self.url}{asked.path}"
         timeout = _checked_timeout(options["timeout"]) if "timeout" in options else self._timeout
-        url = f"{self.url}{path}"
+        async with self.turns.turn(background=options.get("background", False), url=url) as turn:
+            limit = asyncio.timeout(timeout)
+            sent = _Sent(options)
+            try:
+                async with limit:
+                    yield await self._send(asked, timeout, turn, sent), sent
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                raise APITimeoutError(
+                    f"No answer from {url} in time ({timeout:g} s)",
+                    url=url,
+                    sent=sent.at is not None,
+                ) from None
+
+    async def _send(
+        self, asked: "_Asked", timeout: float | None, turn: Turn, sent: "_Sent"
+    ) -> httpx.Response:
+        url = f"{self.url}{asked.path}"
+        query = _merged([*asked.query, *self._query], asked.options.get("extra_query"))
+        headers, key = await self._headers(asked)
         request = self._client.build_request(
-            method,
-            httpx.URL(url, params=_merged([*query, *self._query], options.get("extra_query"))),
-            content=content,
-            headers=sent,
-            timeout=timeout,
+            asked.method,
+            httpx.URL(url, params=query),
+            content=asked.content,
+            headers=headers,
+            timeout=httpx.Timeout(timeout, connect=min(timeout or math.inf, _CONNECT_TIMEOUT)),
         )
         auth = {} if self._basic is None else {"auth": self._basic}
+        sent.now()
         try:
             response = await self._client.send(request, stream=True, follow_redirects=False, **auth)
         except httpx.RequestError as error:
             raise self.connection_error(error, url) from None
         if response.status_code >= 300:
             try:
-                raise await self._status_error(response, url, key)
+                refusal = await self._status_error(response, url, key)
             finally:
                 await response.aclose()
+            turn.refused(refusal)
+            raise refusal
+        turn.answered()
         return response
 
-    async def _headers(
-        self,
-        accept: str,
-        has_body: bool,  # noqa: FBT001 - private, and read where it is given
-        options: RequestOptions,
-        helper: Mapping[str, str],
-    ) -> tuple[httpx.Headers, str | None]:
-        headers = httpx.Headers([("Accept", accept), _BETA])
-        if has_body:
+    async def _headers(self, asked: "_Asked") -> tuple[httpx.Headers, str | None]:
+        headers = httpx.Headers(
+            [("Accept", asked.accept), ("Accept-Encoding", ACCEPT_ENCODING), _BETA]
+        )
+        if asked.content is not None:
             headers["Content-Type"] = "application/json"
         key = await self._credentials.token() if self._credentials is not None else None
         if key is not None:
@@ -218,7 +257,7 @@ class Transport:
                 headers["api-key"] = key
             else:
                 headers["Authorization"] = f"Bearer {key}"
-        for name, value in (options.get("extra_headers") or {}).items():
+        for name, value in (asked.options.get("extra_headers") or {}).items():
             if value is None:
                 headers.pop(name, None)
                 continue
@@ -227,44 +266,21 @@ class Transport:
                     param="extra_headers", message="extra_headers holds no valid HTTP header"
                 )
             headers[name] = value
-        headers.update(helper)
+        headers.update(asked.headers)
         return headers, key
 
-    async def _read(self, response: httpx.Response, limit: int) -> bytes:
-        url = _bare(response)
-        content = bytearray()
-        if "," in response.headers.get("content-encoding", ""):
-            # Each layer can grow a thousandfold before its first byte is seen here.
-            raise APIResponseError(
-                f"The answer from {url} is compressed more than once",
-                status_code=response.status_code,
-                url=url,
-            )
+    async def _read(self, response: httpx.Response, limit: int = MAX_ANSWER_BYTES) -> bytes:
         try:
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                if len(content) > limit:
-                    raise APIResponseError(
-                        f"The answer from {url} is larger than {limit} bytes",
-                        status_code=response.status_code,
-                        url=url,
-                    )
-        except httpx.DecodingError:
-            raise APIResponseError(
-                f"The answer from {url} can't be decompressed",
-                status_code=response.status_code,
-                url=url,
-            ) from None
+            return await self._bodies.read(response, limit)
         except httpx.RequestError as error:
-            raise self.connection_error(error, url) from None
-        return bytes(content)
+            raise self.connection_error(error, bare_url(response)) from None
 
     def _json(self, response: httpx.Response, content: bytes) -> Any:
         try:
-            return _mended(json.loads(content))
-        except (ValueError, RecursionError):
-            url = _bare(response)
-            kind = response.headers.get("content-type", "no content type")
+            return parsed(content)
+        except ValueError:
+            url = bare_url(response)
+            kind = response.headers.get("content-type", "no content type")[:_MAX_KIND]
             raise APIResponseError(
                 f"The answer from {url} is no JSON ({kind}, {len(content)} bytes)",
                 status_code=response.status_code,
@@ -293,22 +309,46 @@ class Transport:
         return APIStatusError(response.status_code, message, headers=headers, url=url, **said)
 
 
-def _mended(value: Any) -> Any:
-    """The value with ``?`` for half a surrogate pair, which JSON can escape and UTF-8 can't hold.
+@dataclass(frozen=True)
+class _Asked:
+    """A request as it was asked for."""
 
-    Models break emoji, and what came in must be able to go on its way.
-    """
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.loads(text.encode(errors="replace"))
-    return value
+    method: str
+    path: str
+    query: Query
+    content: bytes | None
+    headers: Mapping[str, str]
+    options: RequestOptions
+    accept: str
 
 
-def _bare(response: httpx.Response) -> str:
-    url = response.request.url.copy_with(username="", password="", query=None, fragment=None)
-    return str(url)
+def _asked(
+    target: tuple[str, str],
+    query: Query,
+    body: Mapping[str, Any] | None,
+    headers: Mapping[str, str] | None,
+    options: RequestOptions | None,
+    *,
+    accept: str,
+) -> _Asked:
+    content = None if body is None else _encoded(body)
+    return _Asked(*target, query, content, headers or {}, options or {}, accept)
+
+
+class _Sent:
+    """Whether a request may have left, and when."""
+
+    def __init__(self, options: RequestOptions) -> None:
+        self.at: float | None = None
+        self._tell = options.get("on_send")
+
+    def now(self) -> None:
+        self.at = asyncio.get_running_loop().time()
+        if self._tell is not None:
+            self._tell()
+
+    def seconds_ago(self) -> float | None:
+        return None if self.at is None else asyncio.get_running_loop().time() - self.at
 
 
 def _checked_timeout(timeout: float | None) -> float | None:
