@@ -48,6 +48,9 @@ class CreateInput(_Model):
     """Where the run lives already; none before its first create."""
     age: float
     """Seconds since our run began: an upstream run older than that is not ours."""
+    older_by: float = 0.0
+    """Seconds by which it may be older all the same: with an idempotency key, Temporal may have
+    lost the run that made it."""
     look_first: bool = False
     """Look for the stamp before the first request too: this execution may be a Reset."""
     execution: str = ""

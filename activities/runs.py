@@ -66,8 +66,9 @@ class RunActivities:
             if input.find_only:
                 settled = await stamps.settle(self._runs, input)
                 return Created(run=settled, upstream=self._upstream, adopted=settled is not None)
-            if input.look_first or stamps.may_repeat(input):
-                found = await stamps.find(self._runs, input)
+            suspected = input.look_first or stamps.may_repeat(input)
+            if suspected or stamps.may_be_forgotten(input):
+                found = await stamps.find(self._runs, input, as_precaution=not suspected)
                 if found is not None:
                     return self._adopted(found)
             # Should this attempt be lost with its answer, the next one must not create elsewhere.

@@ -23,6 +23,9 @@ _RUN_ID = re.compile(r"run_[A-Za-z0-9_-]{1,60}")
 """What is repeated of somebody else's stamp: nothing else could be the id of a run of Runlane's."""
 _MAX_PAGES = 50
 """Of a hundred runs each: a server that pages for ever must not hold a create for ever."""
+_PROMPT = 10.0
+"""Seconds within which a run's first create is made."""
+_LISTS_NOTHING = (400, 404, 405, 422, 501)
 _SETTLE_EVERY = 1.0
 _BUSY_LONGEST = 30.0
 
@@ -43,6 +46,17 @@ def may_repeat(input: CreateInput) -> bool:
     return info.attempt > 1 or input.execution not in ("", info.workflow_run_id)
 
 
+def may_be_forgotten(input: CreateInput) -> bool:
+    """Tell whether Temporal, set back to a copy of its database, may have forgotten this create.
+
+    What it does again it does late: between the copy and its return more time has passed than a
+    run's first create ever waits for a worker that has a slot.
+    """
+    info = activity.info()
+    late = input.age + (info.started_time - info.scheduled_time).total_seconds()
+    return input.attempt > 1 or input.older_by > 0 or late > _PROMPT
+
+
 async def settle(runs: Runs, input: CreateInput) -> Run | None:
     """Look for the stamp until it is there or no request of ours can still be on its way."""
     give_up = time.monotonic() + input.settle_for
@@ -55,8 +69,12 @@ async def settle(runs: Runs, input: CreateInput) -> Run | None:
         await asyncio.sleep(min(_SETTLE_EVERY, input.settle_for))
 
 
-async def find(runs: Runs, input: CreateInput) -> Run | None:
-    """Find the upstream run with our stamp among the thread's runs, back to our own start."""
+async def find(runs: Runs, input: CreateInput, *, as_precaution: bool = False) -> Run | None:
+    """Find the upstream run with our stamp among the thread's runs, back to our own start.
+
+    As a precaution, nothing is found either where the upstream doesn't list a thread's runs: the
+    create that follows tells whether it was the thread that is wrong.
+    """
     try:
         response = await runs.with_response.list(input.thread_id, limit=100, order="desc")
         oldest = _oldest(input, response.headers)
@@ -71,8 +89,11 @@ async def find(runs: Runs, input: CreateInput) -> Run | None:
                 return None
             page = await page.get_next_page()
     except RunsAPIError as error:
-        if isinstance(error, APIStatusError) and error.status_code == 404 and input.find_only:
+        status = error.status_code if isinstance(error, APIStatusError) else None
+        if status == 404 and input.find_only:
             # No such thread, so no run of ours on it.
+            return None
+        if as_precaution and status in _LISTS_NOTHING:
             return None
         failures.raise_for_upstream(error, creating=_is_first(input))
     return None
@@ -134,7 +155,8 @@ def _oldest(input: CreateInput, headers: Mapping[str, str]) -> float:
     info = activity.info()
     # The age is that of the first try; by now the upstream may have been away for hours.
     retrying = info.current_attempt_scheduled_time - info.scheduled_time
-    return _upstream_now(headers) - input.age - retrying.total_seconds() - _CLOCK_SLACK
+    age = input.age + retrying.total_seconds() + input.older_by
+    return _upstream_now(headers) - age - _CLOCK_SLACK
 
 
 def _upstream_now(headers: Mapping[str, str]) -> float:

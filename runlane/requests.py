@@ -94,6 +94,7 @@ def asked(
         # Milliseconds: what lists are ordered by must be the same number on every server.
         created_at=round(time.time(), 3),
         owner=owner,
+        has_key=idempotency_key is not None,
     )
     try:
         size = json_bytes(request.model_dump(mode="json"))

@@ -12,6 +12,9 @@ MAX_BARREN = 3
 """Re-creations in a row in which the upstream took no answer that was new."""
 MAX_BARREN_UNANSWERED = 1
 """The same where there is no answer that a further run could take."""
+KEY_KEPT_FOR = 86_400.0
+"""Seconds. Temporal retains no run for less, so an upstream run of a key's that is younger was
+created for the same key, whatever Temporal has lost since."""
 
 
 def create_params(run_id: str, request: RunRequest, state: RunState) -> dict[str, Any]:
@@ -50,6 +53,7 @@ def create_input(
         upstream=upstream_of(state),
         age=now - started_at,
         look_first=look_first,
+        older_by=KEY_KEPT_FOR if request.has_key else 0.0,
         execution=execution,
     )
 

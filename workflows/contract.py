@@ -146,6 +146,9 @@ class RunRequest(_Message):
     created_at: float
     """Unix seconds by the caller's clock; the run's `created_at`, and what lists are ordered by."""
     owner: str = ""
+    has_key: bool = False
+    """The run's id belongs to an idempotency key: the same id comes again after Temporal, set back
+    to a copy of its database, has forgotten the run."""
 
     def digest(self) -> str:
         """Return what two requests with one idempotency key are compared by."""

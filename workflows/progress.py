@@ -16,6 +16,8 @@ from workflows.polling import schedule_look, schedule_poll
 from workflows.state import RunState, StopReason
 from workflows.view import total_usage
 
+LOOK_AFTER = 10.0
+"""Seconds from a round's beginning after which the upstream is looked at before its submit."""
 _WITHOUT_ANSWERS = (RunStatus.EXPIRED, RunStatus.CANCELLING, RunStatus.CANCELLED, RunStatus.FAILED)
 """What a run that waits can become although nobody answers it."""
 
@@ -83,6 +85,15 @@ def is_expired(state: RunState, options: RunOptions) -> bool:
     """Tell whether the upstream run has expired and another one may take its place."""
     run = state.run
     return run is not None and run.status == RunStatus.EXPIRED and options.on_expiry == "recreate"
+
+
+def is_stale(state: RunState, now: float) -> bool:
+    """Tell whether the round is so old that it may have been answered in a history undone since.
+
+    Most upstreams refuse outputs then; one that numbers its calls anew in each round takes them
+    for the next one's.
+    """
+    return state.gathering_since is not None and now - state.gathering_since > LOOK_AFTER
 
 
 def block(

@@ -198,7 +198,10 @@ class RunWorkflow(RunHandlers):
             SubmitInput(
                 target=self._target(),
                 tool_outputs=outputs,
-                look_first=self._may_repeat() or before or state.blocked is not None,
+                look_first=self._may_repeat()
+                or before
+                or state.blocked is not None
+                or progress.is_stale(state, self._now()),
                 asked={call.id: call_digest(call.name, call.arguments) for call in state.calls},
             ),
         )
