@@ -20,6 +20,7 @@ from temporalio.worker import Worker
 from activities.runs import RunActivities
 from runlane import key_check, search_attributes
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
+from runlane.recovery import Recovery
 from runlane.search_attributes import SearchAttributesMissing
 from runlane.settings import Settings, SettingsError
 from runlane.temporal import connect
@@ -107,11 +108,19 @@ async def run(
         await key_check.check(client, settings.task_queue)
         workers = build_workers(client, RunActivities(upstream), task_queue=settings.task_queue)
         serving = [asyncio.create_task(worker.run()) for worker in workers]
+        recovery = Recovery(
+            client,
+            upstream,
+            task_queue=settings.task_queue,
+            key_file=settings.upstream_api_key_file,
+        )
+        watching = asyncio.create_task(recovery.run())
         stopping = asyncio.create_task(stop.wait())
         ready(client)
         # A worker that ends by itself has failed: end the process, so that somebody starts it anew.
         await asyncio.wait([*serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        watching.cancel()
         return await shut_down(workers, serving)
 
 

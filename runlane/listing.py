@@ -6,8 +6,9 @@ sorted here: first by creation, then by id.
 """
 
 import time
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Literal
 
 from temporalio.client import Client, WorkflowExecution
@@ -19,7 +20,7 @@ from runlane.requests import check_thread_id
 from runlane.rpc import explained, is_namespace_missing
 from runlane.visibility import ENDED_IN_TEMPORAL, created_at, created_attribute, known_view
 from runsapi import Run, RunStatus
-from workflows.contract import WORKFLOW, RunView
+from workflows.contract import WORKFLOW, BlockedKind, RunView
 
 MAX_LIMIT = 100
 """Runs on one page, as in the protocol."""
@@ -44,6 +45,8 @@ class ListQuery:
     after: str | None = None
     before: str | None = None
     order: _Order = "desc"
+    blocked: bool | str = False
+    """Only blocked runs: of all kinds, or of the one that is named."""
 
     def check(self) -> None:
         """Refuse what can't be listed.
@@ -60,6 +63,8 @@ class ListQuery:
         if self.status is not None and self.status not in set(RunStatus):
             text = f"status must be one of {', '.join(RunStatus)}; got {self.status!r}."
             raise InvalidRequest(text, param="status")
+        if isinstance(self.blocked, str):
+            checked_kind(self.blocked)
         if self.thread_id is not None:
             check_thread_id(self.thread_id)
 
@@ -164,6 +169,15 @@ async def fetch_page(client: Client, query: ListQuery) -> RunPage:
         return await _fetch(client, query)
 
 
+async def count_runs(client: Client, query: ListQuery, *, timeout: timedelta) -> int:
+    """Count the runs that a query lists on all its pages.
+
+    Raises:
+        RPCError: Temporal can't be asked, or doesn't answer in time.
+    """
+    return (await client.count_workflows(_filter(query), rpc_timeout=timeout)).count
+
+
 async def _fetch(client: Client, query: ListQuery) -> RunPage:
     after = await _place(client, query.after, "after")
     before = await _place(client, query.before, "before")
@@ -203,13 +217,44 @@ async def _rows(  # noqa: PLR0917 - a sort needs to be told
     total = await reach.count(None)
     width = None if total <= _SCAN else await reach.width_for(wanted, total)
     while True:
-        rows = [row async for row in reach.rows(width) if _between(row, low, high)]
+        found = [row async for row in reach.rows(width) if _between(row, low, high)]
+        found.sort(key=_order, reverse=descending)
+        rows = await _present(client, found, wanted)
         # Runs change status while they are counted: a range may hold fewer than it did.
         if width is None or len(rows) >= wanted:
             break
         width = width * _GROWTH if width < _FOREVER_MS else None
-    rows.sort(key=_order, reverse=descending)
-    return rows[:wanted]
+    return rows
+
+
+async def _present(
+    client: Client, rows: Sequence[WorkflowExecution], wanted: int
+) -> list[WorkflowExecution]:
+    """Return the first `wanted` rows that are their run's present execution.
+
+    A Reset leaves a closed one behind, which shows the run as it was.
+    """
+    present: list[WorkflowExecution] = []
+    for begin in range(0, len(rows), wanted):
+        some = rows[begin : begin + wanted]
+        later = await _successors(client, [row for row in some if row.close_time is not None])
+        present += [row for row in some if later.get(row.id, row.run_id) == row.run_id]
+        if len(present) >= wanted:
+            break
+    return present[:wanted]
+
+
+async def _successors(client: Client, rows: Sequence[WorkflowExecution]) -> dict[str, str]:
+    """Return the latest execution of each of these runs, by the run's id."""
+    if not rows:
+        return {}
+    ids = ", ".join(quoted(run_id) for run_id in {row.id for row in rows})
+    latest: dict[str, WorkflowExecution] = {}
+    async for row in client.list_workflows(f"{_OURS} AND WorkflowId IN ({ids})"):
+        before = latest.get(row.id)
+        if before is None or row.start_time > before.start_time:
+            latest[row.id] = row
+    return {run_id: row.run_id for run_id, row in latest.items()}
 
 
 class _Reach:
@@ -347,7 +392,31 @@ def _filter(query: ListQuery) -> str:
             if query.status == RunStatus.FAILED
             else f"{has_it} AND ExecutionStatus NOT IN ({ended})"
         )
+    if query.blocked:
+        kind = query.blocked if isinstance(query.blocked, str) else None
+        parts.append(blocked_condition(checked_kind(kind)))
     return " AND ".join(parts)
+
+
+def checked_kind(kind: str | None) -> BlockedKind | None:
+    """Return the kind of blocked runs that is meant; None stands for all.
+
+    Raises:
+        InvalidRequest: there is no such kind.
+    """
+    if kind is None:
+        return None
+    try:
+        return BlockedKind(kind)
+    except ValueError:
+        text = f"kind must be one of {', '.join(BlockedKind)}; got {kind!r}."
+        raise InvalidRequest(text, param="kind") from None
+
+
+def blocked_condition(kind: BlockedKind | None = None) -> str:
+    """Return what Visibility's query language calls a blocked run."""
+    listed = ", ".join(quoted(each) for each in ([kind] if kind else BlockedKind))
+    return f"{search_attributes.BLOCKED.name} IN ({listed}) AND ExecutionStatus = 'Running'"
 
 
 _SPELLED = {

@@ -19,9 +19,8 @@ from typing import Any, Literal, TypeVar
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError, RPCStatusCode
 
-from runlane import messages, reading, receipts, requests, temporal
+from runlane import blocked, messages, reading, receipts, requests, temporal
 from runlane.errors import (
     AnswersRefused,
     KeyReused,
@@ -31,7 +30,7 @@ from runlane.errors import (
     StartUncertain,
     TemporalUnreachable,
 )
-from runlane.listing import ListQuery, RunList
+from runlane.listing import ListQuery, RunList, checked_kind
 from runlane.payload_store import AbsentPayloadStore
 from runlane.rpc import explained
 from runlane.settings import Settings
@@ -43,7 +42,6 @@ from runsapi import Run, RunStatus
 from workflows.contract import (
     CANCEL_UPDATE,
     MAX_MESSAGE_BYTES,
-    NUDGE_SIGNAL,
     REQUEST_MEMO,
     SUBMIT_TOOL_OUTPUTS_UPDATE,
     UPDATE_METADATA_UPDATE,
@@ -193,6 +191,7 @@ class Runs:
         after: str | None = None,
         before: str | None = None,
         order: Literal["asc", "desc"] = "desc",
+        blocked: bool | str = False,
     ) -> RunList:
         """List runs by creation: `await` it for a page, or iterate over all (`async for`).
 
@@ -206,12 +205,13 @@ class Runs:
             after: the page begins after this run.
             before: the page ends before this run.
             order: by creation, `asc` or `desc`.
+            blocked: only blocked runs: of all kinds, or of the one that is named.
 
         Raises:
             InvalidRequest: a parameter is out of its range.
             RunNotFound: when fetched, there is no run as `after` or `before` names it.
         """
-        query = ListQuery(thread_id, status, limit, after, before, order)
+        query = ListQuery(thread_id, status, limit, after, before, order, blocked)
         return RunList(self._client, query)
 
     async def update(
@@ -412,17 +412,23 @@ class Runs:
         """
         with explained(self._client):
             await self._check(run_id, thread_id)
-            try:
-                await self._client.get_workflow_handle(run_id).signal(NUDGE_SIGNAL)
-            except RPCError as error:
-                if error.status not in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
-                    raise
+            if not await blocked.nudge(self._client, run_id):
                 # A run that has ended needs no nudge; one that never was is told.
                 await reading.describe(self._client, run_id)
 
+    async def nudge_blocked(self, kind: str | None = None) -> int:
+        """Nudge all blocked runs of the namespace, fifty a second; return how many there were.
+
+        Raises:
+            InvalidRequest: there is no such kind.
+        """
+        with explained(self._client):
+            return await blocked.nudge_all(self._client, checked_kind(kind))
+
     async def _view(self, run_id: str, thread_id: str | None, patience: timedelta) -> RunView:
         with explained(self._client):
-            return await reading.read(self._client, run_id, thread_id=thread_id, patience=patience)
+            view = await reading.read(self._client, run_id, thread_id=thread_id, patience=patience)
+        return blocked.with_remedy(view)
 
     async def _start(self, run_id: str, request: RunRequest) -> bool:
         """Start the workflow; return false where the run is there already, by the same request."""

@@ -5,11 +5,23 @@ from temporalio.client import Client
 from runlane.errors import InvalidRequest
 from runlane.settings import Settings, UpstreamAuth
 from runlane.workers import namespace_data
-from runsapi import Assistants, AzureKey, Credentials, FileKey, StaticKey
+from runsapi import (
+    APIStatusError,
+    Assistants,
+    AzureKey,
+    Credentials,
+    CredentialsError,
+    FileKey,
+    OnExchange,
+    RunsAPIError,
+    StaticKey,
+)
 
 UPSTREAM_URL_KEY = "runlane_upstream_url"
 """In a namespace's `data`: the simulator that runs beside its embedded server."""
 
+PROBE_THREAD = "thread_runlane_doctor"
+"""A thread that nobody has: its runs are the cheapest question with a telling answer."""
 
 def open_upstream(settings: Settings) -> Assistants:
     """Return the connection to the upstream that the settings name; close it in the end.
@@ -55,5 +67,24 @@ def _credentials(settings: Settings) -> Credentials | None:
     if settings.upstream_api_key_file is not None:
         return FileKey(settings.upstream_api_key_file)
     if settings.upstream_api_key is not None:
+async def takes_credentials(upstream: Assistants) -> bool | None:
+    """Ask whether the upstream takes the credentials; None where it doesn't say.
+
+    It is asked for the runs of a thread that nobody has, which changes nothing.
+    """
+    try:
+        await upstream.runs.list(PROBE_THREAD, limit=1)
+    except APIStatusError as error:
+        if error.status_code in (401, 403):
+            return False
+        # A refusal that is about something else has read the key.
+        return True if error.status_code in (400, 404) else None
+    except CredentialsError:
+        return False
+    except RunsAPIError:
+        return None
+    return True
+
+
         return StaticKey(settings.upstream_api_key)
     return None

@@ -70,14 +70,17 @@ async def known_view(execution: WorkflowExecution, *, known_at: float | None = N
             fields[_ENDED_AT[RunStatus(status)]] = int(execution.close_time.timestamp())
     elif deadline_at is not None:
         fields["expires_at"] = int(deadline_at)
+    ended = None
     if execution.status in ENDED_IN_TEMPORAL:
-        fields["last_error"] = {"code": "server_error", "message": ended_message(execution, None)}
+        ended = ended_message(execution, None)
+        fields["last_error"] = {"code": "server_error", "message": ended}
     if pending:
         fields["required_action"] = _required_action(pending)
     return RunView(
         run=Run.model_validate(fields),
         runlane=RunlaneView(
             blocked=_blocked(execution),
+            uncertain=ended,
             pending=pending,
             deadline_at=deadline_at,
             known_at=known_at,

@@ -155,6 +155,10 @@ class SimulatorProcess:
         """End `down`."""
         self._call("POST", "/up")
 
+    def demand(self, api_key: str | None) -> None:
+        """Take requests to the API with this key alone; None takes any."""
+        self._call("POST", "/key", {"api_key": api_key})
+
     def _call(
         self, method: str, path: str, body: Any = None, *, params: dict[str, str] | None = None
     ) -> dict[str, Any]:

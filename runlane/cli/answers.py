@@ -20,7 +20,6 @@ def add_to(app: typer.Typer) -> None:
     app.command("poll")(_poll)
     app.command("submit")(_submit)
     app.command("steps")(_steps)
-    app.command("nudge")(_nudge)
 
 
 def _poll(
@@ -174,18 +173,3 @@ def _print_step(step: "RunStep") -> None:
         answer = (call.get("function") or {}).get("output")
         shown = "not given yet" if answer is None else output.shortened(str(answer), 200)
         output.fields([(output.safe(str(call.get("id"))), shown)])
-
-
-def _nudge(run_id: RunId, json: Json = False) -> None:
-    """Have a run look at its upstream now."""
-
-    async def work(client: "Runlane") -> int:
-        await client.runs.nudge(run_id)
-        view = await progress.unless_silent(client.runs.view(run_id), client.settings.task_queue)
-        if session.wants_json():
-            output.document(view.as_json())
-        else:
-            output.run_line(view)
-        return int(ExitCode.DONE)
-
-    session.perform(work)

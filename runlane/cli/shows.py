@@ -3,10 +3,12 @@
 # ruff: noqa: FBT002, PLR0917 - typer reads a command's options from its parameters
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runlane.cli import blocked as blocked_runs
 from runlane.cli import output, progress, session
 from runlane.cli.options import Json, RunId
 from runlane.errors import ExitCode
@@ -68,6 +70,8 @@ def _list(
     status: Annotated[
         str | None, typer.Option("--status", metavar="S", help="Only runs in this status.")
     ] = None,
+    blocked: blocked_runs.Blocked = False,
+    kind: blocked_runs.Kind = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", help="Runs on a page.")] = 20,
     after: Annotated[
         str | None, typer.Option("--after", metavar="ID", help="Begin after this run.")
@@ -81,6 +85,7 @@ def _list(
     json: Json = False,
 ) -> None:
     """List runs, the newest first. No worker is needed."""
+    only_blocked = blocked_runs.meant(blocked, kind)
 
     async def work(client: "Runlane") -> int:
         from runlane import workers  # noqa: PLC0415
@@ -92,14 +97,20 @@ def _list(
             after=after,
             before=before,
             order=order,  # type: ignore[arg-type]  # checked by the list itself
+            blocked=only_blocked,
         )
+        if only_blocked:
+            page = replace(page, views=await blocked_runs.read(client, page.views))
         if session.wants_json():
             output.document(page.as_json())
         elif not page.data:
-            output.say("No runs.")
+            output.say("No run is blocked." if only_blocked else "No runs.")
         else:
-            rows = [_row(view) for view in page.views]
-            output.table(("run", "status", "created", "thread", "waits for"), rows, styled=1)
+            if only_blocked:
+                blocked_runs.table(page.views)
+            else:
+                rows = [_row(view) for view in page.views]
+                output.table(("run", "status", "created", "thread", "waits for"), rows, styled=1)
             if page.has_more:
                 _mention_next_page(page.last_id, page.first_id, before=before, after=after)
         seen = await workers.last_seen(client.temporal, client.settings.task_queue)
@@ -211,6 +222,8 @@ def _row(view: "RunView") -> tuple[str, ...]:
     if view.runlane.blocked is not None:
         waits = f"blocked: {view.runlane.blocked.kind}"
     run = view.run
+    if view.runlane.uncertain is not None:
+        waits = output.safe(view.runlane.uncertain)
     return (
         output.safe(run.id),
         output.safe(str(run.status)),

@@ -9,10 +9,8 @@ from temporalio.client import Client
 from runlane.doctor.finding import Finding, problem
 from runlane.errors import InvalidRequest
 from runlane.settings import Settings, SettingsError, UpstreamAuth
-from runlane.upstream import find_upstream, open_upstream
+from runlane.upstream import PROBE_THREAD, find_upstream, open_upstream
 from runsapi import APIConnectionError, APIStatusError, Assistants, RunsAPIError
-
-_PROBE_THREAD = "thread_runlane_doctor"
 
 
 async def check_upstream(client: Client | None, settings: Settings) -> AsyncIterator[Finding]:
@@ -59,7 +57,7 @@ async def _probe(upstream: Assistants) -> Finding:
     name = "upstream"
     listed: Callable[..., Any] = upstream.runs.with_response.list
     try:
-        answer = await listed(_PROBE_THREAD, limit=1)
+        answer = await listed(PROBE_THREAD, limit=1)
         headers: Mapping[str, str] = answer.headers
     except APIStatusError as error:
         headers = error.headers

@@ -23,10 +23,14 @@ _PLAUSIBLE = 10 * 365 * 86_400
 class Control:
     """The control routes over one engine, its faults and its journal."""
 
-    def __init__(self, engine: Engine, faults: Faults, journal: Journal) -> None:
+    def __init__(
+        self, engine: Engine, faults: Faults, journal: Journal, *, api_key: str | None = None
+    ) -> None:
         self._engine = engine
         self._faults = faults
         self._journal = journal
+        self.api_key = api_key
+        """What requests to `/v1` must carry; None takes any."""
         self._down_until: float | None = None
         self.closing = False
 
@@ -63,6 +67,7 @@ class Control:
             ("GET", "/threads/{id}", self._thread),
             ("POST", "/down", self._go_down),
             ("POST", "/up", self._come_up),
+            ("POST", "/key", self._rotate_key),
             ("GET", "/health", self._health),
         ]
         return [
@@ -171,6 +176,10 @@ class Control:
     async def _come_up(self, request: Request) -> JSON:
         self._down_until = None
         return {"down": False}
+
+    async def _rotate_key(self, request: Request) -> JSON:
+        self.api_key = (await _body(request)).get("api_key")
+        return {"demanded": self.api_key is not None}
 
 
 def _endpoint(

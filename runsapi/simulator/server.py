@@ -61,8 +61,7 @@ class Simulator:
         for fault in faults:
             self.faults.order(fault)
         self.journal = Journal(bodies=bodies)
-        self.control = Control(self.engine, self.faults, self.journal)
-        self._api_key = api_key
+        self.control = Control(self.engine, self.faults, self.journal, api_key=api_key)
         routes = [
             Route(prefix + path, self._endpoint(name, operation), methods=[method])
             for prefix in PREFIXES
@@ -137,11 +136,12 @@ class Simulator:
         return given
 
     def _admit(self, request: Request, raw: bytes, body: Any) -> None:
-        if self._api_key is not None:
+        api_key = self.control.api_key
+        if api_key is not None:
             given = request.headers.get("api-key") or request.headers.get(
                 "authorization", ""
             ).removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), self._api_key.encode()):
+            if not hmac.compare_digest(given.encode(), api_key.encode()):
                 raise errors.unauthorized()
         if raw and not isinstance(body, dict):
             raise ApiError("We could not parse the JSON body of your request.")
