@@ -30,8 +30,9 @@ from workflows.run import RunWorkflow
 
 WORKFLOWS: Sequence[type] = (RunWorkflow,)
 
-MAX_EFFECTS = 100
-"""Creates, submits, cancels and updates that one worker runs at a time."""
+MAX_EFFECTS = 1000
+"""Creates, submits, cancels and updates that one worker runs at a time: so many that a slow
+upstream doesn't fill them. How much it is asked at once is limited in its client."""
 MAX_POLLS = 600
 """Attached polls that one worker holds at a time; they have a queue and slots of their own."""
 MAX_CACHED_WORKFLOWS = 1000

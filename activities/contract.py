@@ -133,6 +133,8 @@ class UpdateInput(_Model):
 
     target: Target
     metadata: dict[str, str]
+    try_for: float = 90.0
+    """Seconds after which no further try begins: the run waits meanwhile, and can do without."""
 
 
 def answerable(run: Run) -> bool:

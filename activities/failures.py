@@ -5,6 +5,8 @@ again can help, when the server wants us back, and whether somebody must mend so
 Messages name what the upstream said and what to do; they never hold keys or request contents.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import NoReturn
 
@@ -72,6 +74,25 @@ def raise_for_upstream(error: RunsAPIError, *, creating: bool, reading: bool = F
         raise unavailable(str(error)) from None
     code = "invalid_prompt" if isinstance(error, InvalidParameter) else "server_error"
     raise refusal(code, str(error)) from None
+
+
+@contextmanager
+def final_after(seconds: float, *, so_far: float) -> Iterator[None]:
+    """Turn what would be tried again into a refusal, where the next try would come too late.
+
+    Args:
+        seconds: From the first try; what the body raises later is final.
+        so_far: Seconds that this try has taken.
+    """
+    try:
+        yield
+    except ApplicationError as error:
+        info = activity.info()
+        earlier = info.current_attempt_scheduled_time - info.scheduled_time
+        following = error.next_retry_delay or timedelta(0)
+        if error.non_retryable or (earlier + following).total_seconds() + so_far < seconds:
+            raise
+        raise refusal("server_error", error.message) from None
 
 
 def unavailable(

@@ -1,8 +1,10 @@
 """Heartbeats beside an activity's work, so that a dead worker is noticed within seconds."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ _BEAT = 2.0
 _MARGIN = 5.0
 
 _T = TypeVar("_T")
+_began: ContextVar[float] = ContextVar("_began")
 
 
 @asynccontextmanager
@@ -26,6 +29,7 @@ async def heartbeating(details: Any = None) -> AsyncIterator[None]:
             activity.heartbeat(*([details] if details is not None else []))
             await asyncio.sleep(_BEAT)
 
+    _began.set(time.monotonic())
     beating = asyncio.create_task(beat())
     try:
         yield
@@ -34,32 +38,59 @@ async def heartbeating(details: Any = None) -> AsyncIterator[None]:
         await asyncio.gather(beating, return_exceptions=True)
 
 
-async def see_through(request: Awaitable[_T]) -> _T:
+def spent() -> float:
+    """Return for how many seconds this attempt has been at work."""
+    return time.monotonic() - _began.get()
+
+
+async def see_through(
+    request: Callable[[Callable[[], None]], Awaitable[_T]],
+    *,
+    on_send: Callable[[], None] = lambda: None,
+) -> _T:
     """Await a request that changes something upstream, to its answer, although we are cancelled.
 
-    The request may be accepted already, and only its answer tells what it did. A worker that
-    shuts down is the exception: it can't wait, and the next attempt looks for what happened.
+    The request may be accepted already, and only its answer tells what it did. Two exceptions: a
+    worker that shuts down can't wait, and the next attempt looks for what happened; and what
+    still waits for its turn is not sent any more.
+
+    Args:
+        request: Makes the request; it is handed what to call in the moment of sending.
+        on_send: Called in that moment.
 
     Raises:
         ApplicationError: There was no answer in the activity's time. The request is given up
-            before Temporal starts the next attempt, or two would run side by side.
+            before Temporal starts the next attempt, or two would run side by side. Or the run is
+            being stopped, and nothing was sent.
     """
-    task = asyncio.ensure_future(_in_time(request))
+    has_left = False
+
+    def leaving() -> None:
+        nonlocal has_left
+        has_left = True
+        on_send()
+
+    task = asyncio.ensure_future(_in_time(request(leaving)))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         details = activity.cancellation_details()
-        if details is not None and details.cancel_requested and not details.worker_shutdown:
+        stopped = details is not None and details.cancel_requested and not details.worker_shutdown
+        if stopped and has_left:
             return await task
         task.cancel()
-        raise
+        if not stopped:
+            raise
+        await asyncio.gather(task, return_exceptions=True)
+        raise failures.refusal("server_error", "Not sent: the run is being stopped") from None
 
 
 async def _in_time(request: Awaitable[_T]) -> _T:
     limit = activity.info().start_to_close_timeout
     seconds = limit.total_seconds() if limit else None
     # Before a near deadline Temporal leaves a second or two: too little to keep a margin of five.
-    budget = None if seconds is None else max(seconds - _MARGIN, seconds * 0.8)
+    # What was looked up before counts too.
+    budget = None if seconds is None else max(seconds - _MARGIN, seconds * 0.8) - spent()
     try:
         async with asyncio.timeout(budget):
             return await request

@@ -29,7 +29,7 @@ from activities.contract import (
     Upstream,
     asked_of,
 )
-from activities.heartbeat import heartbeating, see_through
+from activities.heartbeat import heartbeating, see_through, spent
 from activities.polling import poll_interval
 from runsapi import (
     APIConnectionError,
@@ -71,14 +71,19 @@ class RunActivities:
                 found = await stamps.find(self._runs, input, as_precaution=not suspected)
                 if found is not None:
                     return self._adopted(found)
-            # Should this attempt be lost with its answer, the next one must not create elsewhere.
-            progress[stamps.REACHED] = self._upstream.model_dump()
-            activity.heartbeat(progress)
+
+            def reached() -> None:
+                # Should this attempt be lost with its answer, the next must not create elsewhere.
+                progress[stamps.REACHED] = self._upstream.model_dump()
+                activity.heartbeat(progress)
+
             try:
+                params = RunCreateParams.model_validate(input.params)
                 response = await see_through(
-                    self._runs.with_response.create(
-                        input.thread_id, RunCreateParams.model_validate(input.params)
-                    )
+                    lambda leaving: self._runs.with_response.create(
+                        input.thread_id, params, on_send=leaving
+                    ),
+                    on_send=reached,
                 )
             except RunsAPIError as error:
                 if isinstance(error, APIConnectionError) and not error.sent:
@@ -121,7 +126,9 @@ class RunActivities:
                 )
                 if input.attach_for > 0:
                     await or_hand_over(asyncio.sleep(wait), progress)
-                observed = await or_hand_over(self._observe(input.target), progress)
+                # Where the upstream's limits let requests wait, other runs' effects go first.
+                looking = self._observe(input.target, background=not input.ending)
+                observed = await or_hand_over(looking, progress)
                 after_ms = observed.poll_after_ms
                 attached = time.monotonic() - began
                 progress["age"] = input.leg_age + attached
@@ -155,10 +162,11 @@ class RunActivities:
                     return settled
             try:
                 response = await see_through(
-                    self._runs.with_response.submit_tool_outputs(
+                    lambda leaving: self._runs.with_response.submit_tool_outputs(
                         input.target.run_id,
                         thread_id=input.target.thread_id,
                         tool_outputs=input.tool_outputs,
+                        on_send=leaving,
                     )
                 )
             except APIStatusError as error:
@@ -187,8 +195,8 @@ class RunActivities:
         async with heartbeating():
             try:
                 response = await see_through(
-                    self._runs.with_response.cancel(
-                        input.target.run_id, thread_id=input.target.thread_id
+                    lambda leaving: self._runs.with_response.cancel(
+                        input.target.run_id, thread_id=input.target.thread_id, on_send=leaving
                     )
                 )
             except APIStatusError as error:
@@ -209,14 +217,16 @@ class RunActivities:
         async with heartbeating():
             try:
                 response = await see_through(
-                    self._runs.with_response.update(
+                    lambda leaving: self._runs.with_response.update(
                         input.target.run_id,
                         thread_id=input.target.thread_id,
                         metadata=input.metadata,
+                        on_send=leaving,
                     )
                 )
             except RunsAPIError as error:
-                failures.raise_for_upstream(error, creating=False)
+                with failures.final_after(input.try_for, so_far=spent()):
+                    failures.raise_for_upstream(error, creating=False)
             return Observed(run=response.data, poll_after_ms=poll_after_ms(response.headers))
 
     def _check_upstream(self, recorded: Upstream | None) -> None:
@@ -232,10 +242,10 @@ class RunActivities:
     def _adopted(self, run: Run) -> Created:
         return Created(run=run, upstream=self._upstream, adopted=True)
 
-    async def _observe(self, target: Target) -> Observed:
+    async def _observe(self, target: Target, *, background: bool = False) -> Observed:
         try:
             response = await self._runs.with_response.retrieve(
-                target.run_id, thread_id=target.thread_id
+                target.run_id, thread_id=target.thread_id, background=background
             )
         except RunsAPIError as error:
             failures.raise_for_upstream(error, creating=False, reading=True)

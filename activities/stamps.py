@@ -160,8 +160,11 @@ def _oldest(input: CreateInput, headers: Mapping[str, str]) -> float:
 
 
 def _upstream_now(headers: Mapping[str, str]) -> float:
-    """Return the upstream's clock in unix seconds, or ours where it doesn't tell."""
+    """Return the upstream's clock in unix seconds, or Temporal's where it doesn't tell.
+
+    Never this machine's: a clock set wrong would make of our own run one that is too old.
+    """
     try:
         return parsedate_to_datetime(headers["date"]).timestamp()
     except (KeyError, ValueError):
-        return time.time()
+        return activity.info().started_time.timestamp()

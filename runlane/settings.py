@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 DEFAULT_UPSTREAM_TIMEOUT = timedelta(seconds=60)
-MAX_UPSTREAM_TIMEOUT = timedelta(seconds=80)
-"""Within the time that Temporal gives an activity, or a second request would start beside it."""
+MAX_UPSTREAM_TIMEOUT = timedelta(minutes=10)
+"""Some requests and their waiting fit into the time that Temporal gives an activity."""
 MAX_CONCURRENCY = 10_000
 MAX_RPS = 10_000.0
 
@@ -55,7 +55,7 @@ class Settings:
     | `RUNLANE_UPSTREAM_API_KEY_FILE` | a file that holds its key; not together with the former |
     | `RUNLANE_UPSTREAM_API_VERSION` | sent as `api-version` with every request (Azure) |
     | `RUNLANE_UPSTREAM_AUTH` | `bearer` (default), `api-key` or `azure` |
-    | `RUNLANE_UPSTREAM_TIMEOUT` | one request: `30s` or seconds, at most 80; default `60s` |
+    | `RUNLANE_UPSTREAM_TIMEOUT` | one request: `90s`, `5m`, seconds; default `60s`, at most `10m` |
     | `RUNLANE_UPSTREAM_MAX_CONCURRENCY` | requests that one worker has under way at a time |
     | `RUNLANE_UPSTREAM_RPS` | requests a second that one worker makes, `0.5` too |
     | `RUNLANE_TASK_QUEUE` | Temporal task queue; default `runlane`; polls use `<queue>-poll` |

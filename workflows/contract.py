@@ -107,8 +107,11 @@ class Timing(_Message):
     slot_within: float = 60.0
     """A poll that finds no slot in this time becomes a timer, which needs none."""
     effect_for: float = 90.0
-    """Start-to-close of create, submit, cancel and update; over the HTTP timeout, or Temporal
-    would start a second request beside the first."""
+    """How long an update of metadata is tried again before the run goes on without it."""
+    request_for: float = 3600.0
+    """Start-to-close of what makes requests, longer than these may take with all that they look
+    up, or Temporal would start a second one beside the first. Heartbeats tell of a dead worker,
+    and each request has its own timeout: this ends only what neither of them ends."""
 
 
 class RunOptions(_Message):

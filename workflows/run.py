@@ -237,6 +237,7 @@ class RunWorkflow(RunHandlers):
             UpdateInput(
                 target=self._target(),
                 metadata=attempts.stamped(run_id, state.attempt, state.metadata),
+                try_for=self._options.timing.effect_for,
             ),
             may_fail=True,
         )
@@ -275,14 +276,11 @@ class RunWorkflow(RunHandlers):
         """
         state = self._state
         self._may_have_acted = True
-        one_effect = timedelta(seconds=self._options.timing.effect_for)
         activity: asyncio.Task[Any] = workflow.start_activity_method(
             method,
             input,
-            start_to_close_timeout=one_effect,
-            schedule_to_close_timeout=min(self._time_left(), one_effect)
-            if may_fail
-            else self._time_left(),
+            start_to_close_timeout=timedelta(seconds=self._options.timing.request_for),
+            schedule_to_close_timeout=self._time_left(),
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
             retry_policy=RETRIES,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -336,7 +334,7 @@ class RunWorkflow(RunHandlers):
             RunActivities.retrieve,
             poll,
             task_queue=contract.poll_task_queue(workflow.info().task_queue),
-            start_to_close_timeout=timedelta(seconds=poll.attach_for + options.timing.effect_for),
+            start_to_close_timeout=timedelta(seconds=poll.attach_for + options.timing.request_for),
             schedule_to_close_timeout=self._time_left(),
             schedule_to_start_timeout=timedelta(seconds=options.timing.slot_within),
             heartbeat_timeout=HEARTBEAT_TIMEOUT,

@@ -113,7 +113,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("RUNLANE_UPSTREAM_AUTH", "basic"),
         ("RUNLANE_UPSTREAM_TIMEOUT", "soon"),
         ("RUNLANE_UPSTREAM_TIMEOUT", "0"),
-        ("RUNLANE_UPSTREAM_TIMEOUT", "2m"),
+        ("RUNLANE_UPSTREAM_TIMEOUT", "11m"),
         ("RUNLANE_PAYLOAD_STORE", "gs://bucket"),
         ("RUNLANE_PAYLOAD_STORE", "s3:///prefix"),
         ("RUNLANE_UPSTREAM_MAX_CONCURRENCY", "0"),
