@@ -20,9 +20,12 @@ from temporalio.worker import Worker
 from activities.runs import RunActivities
 from runlane import key_check, search_attributes
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
+from runlane.monitoring import logs, metrics
+from runlane.monitoring.monitor import Monitor
+from runlane.monitoring.subject import ActivitySubjects
 from runlane.recovery import Recovery
 from runlane.search_attributes import SearchAttributesMissing
-from runlane.settings import Settings, SettingsError
+from runlane.settings import LogFormat, Settings, SettingsError
 from runlane.temporal import connect
 from runlane.upstream import open_upstream
 from workflows.contract import poll_task_queue
@@ -68,6 +71,7 @@ def build_workers(
             activities=effects,
             max_cached_workflows=max_cached_workflows,
             max_concurrent_activities=MAX_EFFECTS,
+            interceptors=[ActivitySubjects()],
             graceful_shutdown_timeout=GRACE,
             # With the default of 10 s a run stands still that long after its worker was killed.
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=2),
@@ -79,6 +83,7 @@ def build_workers(
             task_queue=poll_task_queue(task_queue),
             activities=[activities.retrieve],
             max_concurrent_activities=MAX_POLLS,
+            interceptors=[ActivitySubjects()],
             graceful_shutdown_timeout=GRACE,
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             default_heartbeat_throttle_interval=timedelta(seconds=1),
@@ -87,7 +92,7 @@ def build_workers(
 
 
 async def run(
-    settings: Settings, stop: asyncio.Event, ready: Callable[[Client], None] = lambda _: None
+    settings: Settings, stop: asyncio.Event, ready: Callable[[Client, Monitor], None]
 ) -> bool:
     """Work until `stop` is set; then hand polls over, let effects end, and tell whether all did.
 
@@ -102,7 +107,10 @@ async def run(
         SearchAttributesMissing: The namespace lacks them and we may not register them.
         CannotDecrypt: A run of the queue is encrypted with a key that this process hasn't got.
     """
-    async with open_upstream(settings) as upstream:
+    async with (
+        open_upstream(settings, on_exchange=metrics.count_exchange) as upstream,
+        Monitor(settings.metrics_address) as monitor,
+    ):
         client = await connect(settings)
         if not await search_attributes.registered(client):
             await search_attributes.register(client)
@@ -116,10 +124,12 @@ async def run(
             key_file=settings.upstream_api_key_file,
         )
         watching = asyncio.create_task(recovery.run())
+        monitor.watch(client, workers)
         stopping = asyncio.create_task(stop.wait())
-        ready(client)
+        ready(client, monitor)
         # A worker that ends by itself has failed: end the process, so that somebody starts it anew.
         await asyncio.wait([*serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        monitor.end()
         stopping.cancel()
         watching.cancel()
         return await shut_down(workers, serving)
@@ -146,21 +156,26 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
 
-    def ready(client: Client) -> None:
+    def ready(client: Client, monitor: Monitor) -> None:
         facts = {
             "pid": os.getpid(),
             "temporal": client.service_client.config.target_host,
             "namespace": client.namespace,
             "task_queue": settings.task_queue,
             "upstream": settings.upstream_url,
+            "metrics": monitor.url,
         }
         if as_json:
             sys.stdout.write(json.dumps(facts) + "\n")
+        elif settings.log_format is LogFormat.JSON:
+            _logger.info("The worker serves its queue", extra=facts)
         else:
             sys.stdout.write(
                 "Worker {pid} serves queue {task_queue} of {namespace} at {temporal}; "
                 "runs are executed by {upstream}. Stop it with Ctrl-C.\n".format(**facts)
             )
+            if monitor.url is not None:
+                sys.stdout.write(f"Metrics and health are at {monitor.url}.\n")
         sys.stdout.flush()
 
     if not await run(settings, stop, ready):
@@ -174,11 +189,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="runlane worker", description="Serve runs.")
     parser.add_argument("--json", action="store_true", help="print one JSON document when ready")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # httpx logs every request with its whole URL, at a level where it drowns everything else.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        asyncio.run(_serve(Settings.from_env(), as_json=arguments.json))
+        settings = Settings.from_env()
+        logs.set_up(settings.log_format)
+        asyncio.run(_serve(settings, as_json=arguments.json))
     except RunlaneError as error:
         return _fail(error, as_json=arguments.json)
     except SettingsError as error:
@@ -191,6 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(error: RunlaneError, *, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps(error.as_json()) + "\n")
+    elif logs.are_json():
+        _logger.error(error.message, extra={"error": error.code or error.type})
     else:
         sys.stderr.write(f"Error: {error.message}\n")
     return error.exit_code

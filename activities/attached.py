@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities import failures
 from activities.contract import LONGEST_LAG, RetrieveInput, answerable, asked_of
@@ -54,9 +54,13 @@ async def or_hand_over(part: Awaitable[_T], progress: Mapping[str, Any]) -> _T:
 
 
 def hand_over() -> NoReturn:
-    """Raise the error that costs no event and is retried after a millisecond (0 is ignored)."""
+    """Raise the error that costs no event and is retried after a millisecond (0 is ignored).
+
+    It is benign: neither logs nor metrics take it for a failure.
+    """
     raise ApplicationError(
         "The worker is shutting down",
         type=failures.HANDOVER,
+        category=ApplicationErrorCategory.BENIGN,
         next_retry_delay=timedelta(milliseconds=1),
     )

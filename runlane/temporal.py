@@ -23,6 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from runlane import key_file
 from runlane.encryption import EncryptionCodec, SealedPayloads
 from runlane.errors import NamespaceMissing, TemporalUnreachable
+from runlane.monitoring import traces
 from runlane.payload_store import external_storage
 from runlane.settings import EncryptionKey, S3Location, Settings, SettingsError
 
@@ -106,13 +107,16 @@ async def connect(
     Raises:
         TemporalUnreachable: no server answered in time.
         NamespaceMissing: the server has no such namespace.
-        SettingsError: Temporal's variables or config file can't be used, or the keys.
+        SettingsError: Temporal's variables or config file can't be used, or the keys, or those
+            that ask for traces.
     """
     config = connect_config(environ)
     address = config["target_host"]
     keys = settings.read_encryption_keys()
     try:
-        client = await asyncio.wait_for(Client.connect(**config), timeout.total_seconds())
+        client = await asyncio.wait_for(
+            Client.connect(**config, interceptors=traces.interceptors()), timeout.total_seconds()
+        )
     except TimeoutError:
         raise _unreachable(address, f"no answer in {timeout.total_seconds():g} s") from None
     except RuntimeError as error:

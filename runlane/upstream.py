@@ -23,8 +23,13 @@ UPSTREAM_URL_KEY = "runlane_upstream_url"
 PROBE_THREAD = "thread_runlane_doctor"
 """A thread that nobody has: its runs are the cheapest question with a telling answer."""
 
-def open_upstream(settings: Settings) -> Assistants:
+
+def open_upstream(settings: Settings, *, on_exchange: OnExchange = lambda _: None) -> Assistants:
     """Return the connection to the upstream that the settings name; close it in the end.
+
+    Args:
+        settings: with the upstream's address and key.
+        on_exchange: told of each request that ended.
 
     Raises:
         InvalidRequest: they name none.
@@ -44,6 +49,7 @@ def open_upstream(settings: Settings) -> Assistants:
         timeout=settings.upstream_timeout.total_seconds(),
         max_concurrency=settings.upstream_max_concurrency,
         rps=settings.upstream_rps,
+        on_exchange=on_exchange,
     )
 
 
@@ -61,12 +67,6 @@ async def find_upstream(client: Client, settings: Settings) -> Assistants:
     return open_upstream(settings)
 
 
-def _credentials(settings: Settings) -> Credentials | None:
-    if settings.upstream_auth is UpstreamAuth.AZURE:
-        return AzureKey()
-    if settings.upstream_api_key_file is not None:
-        return FileKey(settings.upstream_api_key_file)
-    if settings.upstream_api_key is not None:
 async def takes_credentials(upstream: Assistants) -> bool | None:
     """Ask whether the upstream takes the credentials; None where it doesn't say.
 
@@ -86,5 +86,11 @@ async def takes_credentials(upstream: Assistants) -> bool | None:
     return True
 
 
+def _credentials(settings: Settings) -> Credentials | None:
+    if settings.upstream_auth is UpstreamAuth.AZURE:
+        return AzureKey()
+    if settings.upstream_api_key_file is not None:
+        return FileKey(settings.upstream_api_key_file)
+    if settings.upstream_api_key is not None:
         return StaticKey(settings.upstream_api_key)
     return None

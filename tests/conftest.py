@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.temporal_server",
     "tests.lab",
     "tests.processes",
+    "tests.otlp_receiver",
 ]

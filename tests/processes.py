@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest_asyncio
 from temporalio.client import Client
@@ -30,7 +31,10 @@ class WorkerProcess:
 
     def __init__(self, environ: dict[str, str], log: Path) -> None:
         self._environ = environ
-        self._log = log
+        self.log = log
+        """What it says on standard error."""
+        self.document: dict[str, Any] = {}
+        """What it said when it was ready."""
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -43,9 +47,9 @@ class WorkerProcess:
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("RUNLANE_", "TEMPORAL_"))
+            if not name.startswith(("RUNLANE_", "TEMPORAL_", "OTEL_"))
         }
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -59,8 +63,9 @@ class WorkerProcess:
             )
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), _READY_WITHIN)
-        assert line, f"the worker ended before it was ready:\n{self._log.read_text()[-2000:]}"
-        assert self.pid == json.loads(line)["pid"]
+        assert line, f"the worker ended before it was ready:\n{self.log.read_text()[-2000:]}"
+        self.document = json.loads(line)
+        assert self.pid == self.document["pid"], line
 
     def terminate(self) -> None:
         """Ask it to end, as a supervisor or a deploy does."""
@@ -126,10 +131,10 @@ class Plant:
         lab.task_queue = self.lab.task_queue
         return lab
 
-    async def worker(self) -> WorkerProcess:
-        """Start one more worker on the queue."""
+    async def worker(self, **environ: str) -> WorkerProcess:
+        """Start one more worker on the queue, with these variables besides."""
         log = self._data_dir / f"{self.lab.task_queue}-{len(self._workers) + 1}.log"
-        process = WorkerProcess(self._environ, log)
+        process = WorkerProcess(self._environ | environ, log)
         self._workers.append(process)
         await process.start()
         return process

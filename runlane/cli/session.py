@@ -67,9 +67,14 @@ def perform(work: Callable[["Runlane"], Awaitable[int]]) -> None:
                 signal.SIGINT, _interrupt, asyncio.current_task()
             )
         # Deferred: Temporal's client takes half a second to import, and `--help` needs none.
+        from runlane.monitoring import traces  # noqa: PLC0415
         from runlane.orchestrator import Runlane  # noqa: PLC0415
 
-        return await work(await Runlane.connect())
+        try:
+            return await work(await Runlane.connect())
+        finally:
+            # The process ends without Python's own last words.
+            traces.flush()
 
     try:
         code = asyncio.run(connected())

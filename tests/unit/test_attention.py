@@ -1,12 +1,11 @@
 """What of a child's log reaches the terminal of `runlane up`."""
 
-import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
 
 from runlane.attention import Attention
-
-FAILED = "2026-01-01 12:00:00,000 WARNING Completing activity as failed ({'activity_id': '1'})"
-TRACEBACK = ["Traceback (most recent call last):", '  File "a.py", line 1, in a', "    a()"]
-APPLICATION_ERROR = "temporalio.exceptions.ApplicationError: "
 
 
 async def told(*lines: str) -> list[str]:
@@ -15,48 +14,46 @@ async def told(*lines: str) -> list[str]:
     attention = Attention(said.append, "worker")
     for line in lines:
         attention(line)
-    await asyncio.sleep(0.3)
     return said
 
 
-async def test_warnings_and_errors_are_passed_on_and_nothing_else() -> None:
-    """Without time and level, and without the SDK's dict of where it happened."""
+def as_text(level: str, message: str, about: str = "") -> str:
+    """Return a line as the text format writes it."""
+    return f"2026-01-01 12:00:00,000 {level} {message}{about}"
+
+
+def as_json(level: str, message: str, about: str = "") -> str:
+    """Return a line as the JSON format writes it."""
+    fields = {"run_id": about} if about else {}
+    return json.dumps({"time": "2026-01-01T12:00:00", "level": level, "message": message, **fields})
+
+
+@pytest.mark.parametrize("line", [as_text, as_json])
+async def test_warnings_and_errors_are_passed_on_and_nothing_else(line: Callable[..., str]) -> None:
+    """Without time and level, and without the run that it is about."""
     assert ["worker: low on slots", "worker: broken"] == await told(
-        "2026-01-01 12:00:00,000 INFO fine",
-        "2026-01-01 12:00:00,000 WARNING low on slots ({'queue': 'q'})",
-        "2026-01-01 12:00:00,000 ERROR broken",
+        line("INFO", "fine"),
+        line("WARNING", "low on slots", " [run_A attempt 1 create try 2]"),
+        line("ERROR", "broken"),
         "a line of somebody else's",
+        "Traceback (most recent call last):",
+        '  File "a.py", line 1, in a',
     )
 
 
-async def test_a_failed_activity_is_told_by_its_last_error() -> None:
-    """Of a chain the cause is for the log; the error that came of it says what is wrong."""
-    assert ["worker: UpstreamUnavailable: no answer"] == await told(
-        FAILED,
-        *TRACEBACK,
-        "httpx.ConnectError: refused",
-        "",
-        "The above exception was the direct cause of the following exception:",
-        "",
-        *TRACEBACK,
-        f"{APPLICATION_ERROR}UpstreamUnavailable: no answer",
-    )
+@pytest.mark.parametrize("line", [as_text, as_json])
+async def test_the_same_is_told_once(line: Callable[..., str]) -> None:
+    """Activities that are tried again fail the same way each second, for hundreds of runs."""
+    lines = [line("WARNING", "no answer", f" [run_{n} attempt 1 poll try {n}]") for n in range(3)]
+
+    assert ["worker: no answer"] == await told(*lines)
 
 
-async def test_the_same_is_told_once() -> None:
-    """An activity that is tried again fails the same way each second."""
-    lines = [FAILED, *TRACEBACK, "KeyError: 'a'"]
-
-    assert ["worker: KeyError: 'a'"] == await told(*lines, *lines, *lines)
-
-
-async def test_a_handover_is_no_failure() -> None:
-    """A worker that ends gives its polls back; nobody has to know."""
-    handover = f"{APPLICATION_ERROR}Handover: The worker is shutting down"
-
-    assert [] == await told(FAILED, *TRACEBACK, handover)
+async def test_json_that_is_cut_off_is_nobodys_line() -> None:
+    """A child's line is read up to a length."""
+    assert [] == await told(as_json("ERROR", "x" * 100)[:80])
 
 
 async def test_what_a_terminal_would_obey_is_made_visible() -> None:
     """A log may hold what an upstream said."""
-    assert ["worker: red \\x1b[31m"] == await told("2026-01-01 12:00:00,000 ERROR red \x1b[31m")
+    assert ["worker: red \\x1b[31m"] == await told(as_text("ERROR", "red \x1b[31m"))

@@ -1,0 +1,1 @@
+"""What a worker lets others see of itself: logs, metrics, health, traces."""
