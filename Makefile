@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
 	--only-binary :all: --constraint constraints.txt
 
-.PHONY: help demo test test-fast check format clean
+.PHONY: help demo test test-fast check format env clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: $(STAMP) ## style, strict types, direction of imports
 format: $(STAMP) ## put the code into its style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+env: ## write .env with random secrets, for docker-compose.yml
+	@sh deploy/env.sh
 
 clean: ## remove what was installed, built and cached
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
