@@ -34,6 +34,8 @@ class Target(_Model):
     upstream: Upstream
     thread_id: str
     run_id: str
+    attempt: int = 0
+    """Ours; 0 where whoever asked didn't say."""
 
 
 class CreateInput(_Model):

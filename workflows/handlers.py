@@ -30,6 +30,11 @@ class RunHandlers:
         self._nudged = False
         self._stop_is_news = False
 
+    @property
+    def attempt(self) -> int:
+        """The present upstream run's number, for the log."""
+        return self._state.attempt
+
     @workflow.query(name=contract.VIEW_QUERY)
     def view(self) -> contract.RunView:
         """Return the run and everything known of it."""

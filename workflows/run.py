@@ -458,7 +458,12 @@ class RunWorkflow(RunHandlers):
         upstream, run = attempts.upstream_of(self._state), self._state.run
         if upstream is None or run is None:
             raise RuntimeError("There is no upstream run yet")
-        return Target(upstream=upstream, thread_id=self._request.thread_id, run_id=run.id)
+        return Target(
+            upstream=upstream,
+            thread_id=self._request.thread_id,
+            run_id=run.id,
+            attempt=self._state.attempt,
+        )
 
     def _continue_as_new(self) -> None:
         if self._nudged:
