@@ -6,9 +6,9 @@ set -eu
 schemas=${SCHEMAS:-/etc/temporal/schema/postgresql/v12}
 
 update() { # database, directory
-    temporal-sql-tool --db "$1" create-database
-    temporal-sql-tool --db "$1" setup-schema --version 0.0
-    temporal-sql-tool --db "$1" update-schema --schema-dir "$schemas/$2/versioned"
+    temporal-sql-tool --db "$1" create
+    temporal-sql-tool --db "$1" setup-schema -v 0.0
+    temporal-sql-tool --db "$1" update-schema -d "$schemas/$2/versioned"
 }
 
 update temporal temporal
