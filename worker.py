@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from temporalio.client import Client
-from temporalio.worker import Worker
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from activities.runs import RunActivities
 from runlane import key_check, search_attributes
@@ -55,8 +56,13 @@ def build_workers(
     *,
     task_queue: str,
     max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
+    deployment: WorkerDeploymentConfig | None = None,
 ) -> list[Worker]:
-    """Return the workers of one process: one for workflows and effects, one for polls."""
+    """Return the workers of one process: one for workflows and effects, one for polls.
+
+    Both are of one version of one deployment, if of any: Temporal finds an activity's worker by
+    the version that its workflow is on.
+    """
     effects: list[Callable[..., Awaitable[object]]] = [
         activities.create,
         activities.submit_tool_outputs,
@@ -77,6 +83,7 @@ def build_workers(
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=2),
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             default_heartbeat_throttle_interval=timedelta(seconds=1),
+            deployment_config=deployment,
         ),
         Worker(
             client,
@@ -87,8 +94,24 @@ def build_workers(
             graceful_shutdown_timeout=GRACE,
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             default_heartbeat_throttle_interval=timedelta(seconds=1),
+            deployment_config=deployment,
         ),
     ]
+
+
+def deployment(settings: Settings) -> WorkerDeploymentConfig | None:
+    """Return the version as which Temporal is to know this worker, if it is versioned.
+
+    A run lives for up to 90 days, so it isn't pinned to the version that began it: it goes on
+    with whichever is current, as it does with workers that have no version.
+    """
+    if settings.deployment_name is None or settings.build_id is None:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(settings.deployment_name, settings.build_id),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
+    )
 
 
 async def run(
@@ -115,7 +138,12 @@ async def run(
         if not await search_attributes.registered(client):
             await search_attributes.register(client)
         await key_check.check(client, settings.task_queue)
-        workers = build_workers(client, RunActivities(upstream), task_queue=settings.task_queue)
+        workers = build_workers(
+            client,
+            RunActivities(upstream),
+            task_queue=settings.task_queue,
+            deployment=deployment(settings),
+        )
         serving = [asyncio.create_task(worker.run()) for worker in workers]
         recovery = Recovery(
             client,

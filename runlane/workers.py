@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, timedelta
 
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.deployment.v1 import WorkerDeploymentOptions, WorkerDeploymentVersion
+from temporalio.api.enums.v1 import TaskQueueType, WorkerVersioningMode
+from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
@@ -16,10 +18,21 @@ FRESH = timedelta(seconds=75)
 _RPC_TIMEOUT = timedelta(seconds=3)
 
 
-async def last_seen(client: Client, task_queue: str, *, activities: bool = False) -> float | None:
-    """Return when a worker last asked the queue for work, in Unix seconds.
+@dataclass(frozen=True)
+class Presence:
+    """Who asks a task queue for work."""
 
-    None: not within the five minutes that Temporal remembers, or it won't say.
+    seen: float | None
+    """When one of the workers that get its tasks last did, in Unix seconds. None: not within the
+    five minutes that Temporal remembers, or it won't say."""
+    version: str | None = None
+    """`deployment:build`, the version whose workers get them; None: those that have none."""
+    unasked: tuple[str, ...] = ()
+    """Versions whose workers are there, and get nothing; an empty string: those that have none."""
+
+
+async def presence(client: Client, task_queue: str, *, activities: bool = False) -> Presence:
+    """Return who asks the queue for work.
 
     Args:
         client: connected to the queue's namespace.
@@ -37,9 +50,39 @@ async def last_seen(client: Client, task_queue: str, *, activities: bool = False
     try:
         answer = await client.workflow_service.describe_task_queue(request, timeout=_RPC_TIMEOUT)
     except RPCError:
-        return None
-    times = [poller.last_access_time.ToDatetime(UTC).timestamp() for poller in answer.pollers]
-    return max(times, default=None)
+        return Presence(None)
+    routes = answer.versioning_info
+    current = _named(routes.current_deployment_version)
+    # A version that is ramped up gets its share beside the current one.
+    asked = {current, _named(routes.ramping_deployment_version) or current}
+    seen: dict[str, float] = {}
+    for poller in answer.pollers:
+        version = _version(poller)
+        at = poller.last_access_time.ToDatetime(UTC).timestamp()
+        seen[version] = max(at, seen.get(version, 0.0))
+    return Presence(
+        max((at for version, at in seen.items() if version in asked), default=None),
+        current or None,
+        tuple(sorted(v for v, at in seen.items() if v not in asked and is_fresh(at))),
+    )
+
+
+async def last_seen(client: Client, task_queue: str) -> float | None:
+    """Return when a worker that gets the queue's workflows last asked for one, in Unix seconds.
+
+    None: not within the five minutes that Temporal remembers, or it won't say.
+    """
+    return (await presence(client, task_queue)).seen
+
+
+def _version(poller: PollerInfo) -> str:
+    options = poller.deployment_options
+    versioned = WorkerVersioningMode.WORKER_VERSIONING_MODE_VERSIONED
+    return _named(options) if options.worker_versioning_mode == versioned else ""
+
+
+def _named(version: WorkerDeploymentVersion | WorkerDeploymentOptions) -> str:
+    return f"{version.deployment_name}:{version.build_id}" if version.build_id else ""
 
 
 def is_fresh(seen: float | None) -> bool:

@@ -108,17 +108,36 @@ async def _attributes(client: Client) -> Finding:
 
 
 async def _workers(client: Client, name: str, queue: str, *, activities: bool) -> Finding:
-    seen = await workers.last_seen(client, queue, activities=activities)
-    if seen is not None and workers.is_fresh(seen):
-        ago = max(0, round(time.time() - seen))
-        return Finding(name, "ok", f"on queue {queue}, last heard of {ago} s ago")
+    there = await workers.presence(client, queue, activities=activities)
+    whose = "" if there.version is None else f" of version {there.version}"
+    if there.seen is not None and workers.is_fresh(there.seen):
+        ago = max(0, round(time.time() - there.seen))
+        return Finding(name, "ok", f"on queue {queue}{whose}, last heard of {ago} s ago")
     when = (
         "none within the last five minutes"
-        if seen is None
-        else f"none since {datetime.fromtimestamp(seen, UTC).astimezone():%H:%M:%S}"
+        if there.seen is None
+        else f"none since {datetime.fromtimestamp(there.seen, UTC).astimezone():%H:%M:%S}"
     )
+    if there.unasked:
+        return _unasked(name, f"{when} on queue {queue}{whose}", there)
     return problem(
-        name, f"{when} on queue {queue}", "Start one: runlane worker (or everything: runlane up)"
+        name,
+        f"{when} on queue {queue}{whose}",
+        "Start one: runlane worker (or everything: runlane up)",
+    )
+
+
+def _unasked(name: str, message: str, there: workers.Presence) -> Finding:
+    """Say which workers are there that get nothing, and how they would."""
+    shown = ", ".join(version or "those without a version" for version in there.unasked)
+    current = there.version or "those without a version"
+    deployment, _, build_id = (there.unasked[-1] or there.version or "").partition(":")
+    which = f"--build-id {build_id}" if there.unasked[-1] else "--unversioned"
+    return problem(
+        name,
+        f"{message}; there are {shown}, but Temporal asks {current}",
+        f"Start workers of the current version, or change it: temporal worker deployment "
+        f"set-current-version --deployment-name {deployment} {which}",
     )
 
 
