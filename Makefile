@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
 	--only-binary :all: --constraint constraints.txt
 
-.PHONY: help demo test test-fast check format env clean
+.PHONY: help demo test test-fast bench check format env clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: $(STAMP) ## every test, on real parts
 
 test-fast: $(STAMP) ## the unit tests, in under a minute
 	$(BIN)/pytest -n 2 -m "not slow" tests/unit
+
+bench: $(STAMP) ## figures next to the plain ways, in ten minutes; some: ONLY="memory week"
+	@$(BIN)/python -m benchmarks $(ONLY) $(if $(JSON),--json "$(JSON)") $(if $(QUICK),--quick)
 
 check: $(STAMP) ## style, strict types, direction of imports
 	$(BIN)/ruff format --check .

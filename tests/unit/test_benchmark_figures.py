@@ -1,0 +1,56 @@
+"""The benchmarks' table and verdict: a target that is missed can't be overlooked."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import conclude, main
+from benchmarks.figures import Row, Target
+
+FACTS = {"date": "2026-11-22", "processors": 2, "machine": "Linux", "runlane": "1", "quick": False}
+REACHED = Row(
+    subject="history", what="one tool round", unit="events", runlane=40, workflow=139,
+    target=Target("at most 40", reached=True),
+)  # fmt: skip
+MISSED = replace(REACHED, runlane=41, target=Target("at most 40", reached=False))
+PLAIN = replace(REACHED, runlane=12.34, target=None)
+
+
+def test_all_targets_reached(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each figure stands in the table beside the baseline's, and the exit code is 0."""
+    assert conclude([REACHED, PLAIN], FACTS, None) == 0
+
+    shown = capsys.readouterr().out
+    assert "one tool round, events" in shown
+    assert "139" in shown
+    assert "yes" in shown
+    assert "NO" not in shown
+
+
+def test_a_missed_target_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    """One target missed among others is shown and makes the exit code 1."""
+    assert conclude([REACHED, MISSED, PLAIN], FACTS, None) == 1
+    assert "NO" in capsys.readouterr().out
+
+
+def test_the_file_has_what_the_table_has(tmp_path: Path) -> None:
+    """`--json` writes the machine and every row with its target."""
+    file = tmp_path / "figures.json"
+
+    conclude([MISSED, PLAIN], FACTS, file)
+
+    written = json.loads(file.read_text())
+    assert written["processors"] == 2
+    assert written["rows"][0]["runlane"] == 41
+    assert written["rows"][0]["target"] == {"text": "at most 40", "reached": False}
+    assert written["rows"][1]["target"] is None
+
+
+def test_an_unknown_subject_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped subject is named, with those that there are."""
+    with pytest.raises(SystemExit):
+        main(["memroy"])
+
+    assert "memroy" in capsys.readouterr().err
