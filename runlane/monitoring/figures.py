@@ -15,9 +15,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from temporalio.client import Client
-from temporalio.exceptions import TemporalError
 
-from runlane.errors import RunlaneError
 from runlane.listing import ListQuery, count_runs, fetch_page
 from runsapi import RunStatus
 from workflows.contract import BlockedKind
@@ -118,11 +116,11 @@ class RunFigures(Collector):
         try:
             async with asyncio.timeout(_REFRESH_TIMEOUT):
                 self._figures = await _figures(client)
-        except (TemporalError, RunlaneError, TimeoutError) as error:
+        except Exception as error:
+            # Whatever it is, a scrape goes on to show what is known, and how old that is.
             self._errors += 1
-            _logger.warning(
-                "Can't fetch the figures on runs: %s", str(error) or "no answer in time"
-            )
+            reason = str(error) or type(error).__name__
+            _logger.warning("Can't fetch the figures on runs: %s", " ".join(reason.split()))
 
 
 async def _figures(client: Client) -> _Figures:

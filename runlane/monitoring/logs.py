@@ -5,8 +5,9 @@ so its level stays at INFO.
 """
 
 import logging
+import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
@@ -39,16 +40,21 @@ _NOT_SHOWN = ("temporal_activity", "temporal_workflow", "temporal_log", "about",
 
 def set_up(log_format: LogFormat) -> None:
     """Send the process's log to standard error, in this format, from INFO on."""
-    handler = logging.StreamHandler()
-    handler.addFilter(_about)
-    handler.setFormatter(_json() if log_format is LogFormat.JSON else _text())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[handler(log_format, sys.stderr)], force=True)
     logging.captureWarnings(capture=True)
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(level)
     # As a dict behind each message it is for nobody; the filter says it in words.
     activity.logger.activity_info_on_message = False
     workflow.logger.workflow_info_on_message = False
+
+
+def handler(log_format: LogFormat, stream: TextIO) -> logging.Handler:
+    """Return what writes records to a stream in this format, each with what it is about."""
+    made = logging.StreamHandler(stream)
+    made.addFilter(_about)
+    made.setFormatter(_json() if log_format is LogFormat.JSON else _text())
+    return made
 
 
 def are_json() -> bool:

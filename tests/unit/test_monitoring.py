@@ -1,0 +1,219 @@
+"""The parts by which a worker is watched, where a process would show them late or never."""
+
+import asyncio
+import io
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+from temporalio.runtime import Runtime, TelemetryConfig
+
+from runlane.monitoring import endpoint, logs, metrics, traces
+from runlane.monitoring.endpoint import Endpoint
+from runlane.monitoring.figures import RunFigures
+from runlane.monitoring.readiness import Readiness
+from runlane.monitoring.sdk_metrics import SdkMetrics
+from runlane.settings import Address, LogFormat, SettingsError
+from runsapi import (
+    APIConnectionError,
+    APIResponseError,
+    APIStatusError,
+    APITimeoutError,
+    HeldBackError,
+    RunsAPIError,
+)
+
+LOOPBACK = Address("127.0.0.1", 0)
+
+
+def samples(registry: CollectorRegistry) -> dict[str, float]:
+    """Return what a scrape shows, by name and label values."""
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+async def test_an_event_loop_that_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The endpoint says so, from its own thread, and shows metrics all the same."""
+    monkeypatch.setattr(endpoint, "TURNS_WITHIN", 0.2)
+    answers: dict[str, httpx.Response] = {}
+
+    def ask(url: str) -> None:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            answers[path] = httpx.get(url + path, timeout=30)
+
+    served = Endpoint(LOOPBACK, metrics.REGISTRY, figures=RunFigures(), readiness=Readiness())
+    async with served:
+        asking = asyncio.create_task(asyncio.to_thread(ask, served.url))
+        await asyncio.sleep(0)
+        deadline = time.monotonic() + 30
+        while len(answers) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)  # what must not be done, and is
+        await asking
+        healthy = await asyncio.to_thread(httpx.get, served.url + "/healthz", timeout=30)
+
+    assert 503 == answers["/healthz"].status_code
+    assert "hasn't answered for 0.2 s" in answers["/healthz"].json()["reason"]
+    assert 503 == answers["/readyz"].status_code
+    assert "runlane_polls_total" in answers["/metrics"].text
+    assert 200 == healthy.status_code
+
+
+async def test_figures_that_can_not_be_fetched() -> None:
+    """A scrape works, shows no figure that is not known, and counts the failure."""
+    client = await Client.connect("127.0.0.1:9", lazy=True)
+    figures = RunFigures(pace=0, patience=30)
+    figures.use(client)
+    registry = CollectorRegistry()
+    registry.register(figures)
+
+    await figures.refresh()
+
+    assert {"runlane_visibility_errors_total": 1.0} == samples(registry)
+
+
+async def test_figures_that_take_long() -> None:
+    """Nobody who scrapes waits for them longer than said, and no second fetch is begun."""
+    listener = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
+    async with listener:
+        port = listener.sockets[0].getsockname()[1]
+        figures = RunFigures(pace=0, patience=0.1)
+        figures.use(await Client.connect(f"127.0.0.1:{port}", lazy=True))
+        await figures.refresh()
+        fetching = figures._fetching
+        await figures.refresh()
+
+        assert fetching is not None
+        assert fetching is figures._fetching
+        assert not fetching.done()
+        fetching.cancel()
+        await asyncio.wait([fetching])
+
+
+async def test_not_ready_before_there_are_workers() -> None:
+    """The endpoint is there before the worker has connected."""
+    assert "not connected to Temporal yet" == await Readiness().problem()
+
+
+def test_temporals_metrics_by_prometheus_conventions() -> None:
+    """Counters end in _total, durations are seconds, and buckets add up."""
+    sdk = SdkMetrics()
+    runtime = Runtime(telemetry=TelemetryConfig(metrics=sdk.buffer, attach_service_name=False))
+    registry = CollectorRegistry()
+    registry.register(sdk)
+    runtime.metric_meter.create_counter("things", "Things.").add(2, {"eager": True})
+    lasting = runtime.metric_meter.create_histogram_float("lasting", "Time.", "s")
+    for seconds in (0.004, 0.3, 1000.0):
+        lasting.record(seconds)
+    runtime.metric_meter.create_gauge("level", "Level.").set(7)
+    sdk.drain()
+    runtime.metric_meter.create_counter("things", "Things.").add(1, {"eager": True})
+
+    found = samples(registry)
+
+    assert 3 == found["things_total true"]
+    assert 7 == found["level"]
+    assert 1 == found["lasting_seconds_bucket 0.005"]
+    assert 1 == found["lasting_seconds_bucket 0.25"]
+    assert 2 == found["lasting_seconds_bucket 0.5"]
+    assert 2 == found["lasting_seconds_bucket 300"]
+    assert 3 == found["lasting_seconds_bucket +Inf"]
+    assert 3 == found["lasting_seconds_count"]
+    assert 1000.304 == pytest.approx(found["lasting_seconds_sum"])
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (HeldBackError("no turn"), "held_back"),
+        (APITimeoutError("late"), "timeout"),
+        (APIConnectionError("refused"), "connection"),
+        (APIResponseError("no JSON", status_code=200, url=""), "unreadable"),
+        (APIStatusError(401, "", headers={}, url=""), "credentials"),
+        (APIStatusError(404, "", headers={}, url=""), "not_found"),
+        (APIStatusError(429, "", headers={}, url=""), "rate_limited"),
+        (APIStatusError(429, "", headers={}, url="", code="insufficient_quota"), "quota"),
+        (APIStatusError(503, "", headers={}, url=""), "server_error"),
+        (APIStatusError(400, "", headers={}, url=""), "refused"),
+    ],
+)
+def test_an_errors_kind(error: RunsAPIError, kind: str) -> None:
+    """Each error has one kind, and all kinds are shown from the start."""
+    assert kind == metrics.error_kind(error)
+    assert f"runlane_upstream_errors_total {kind} runs.create" in samples(metrics.REGISTRY)
+
+
+def logged(log_format: LogFormat, say: Callable[[logging.Logger], Any]) -> str:
+    """Return what a log of this format holds after somebody has said something."""
+    stream = io.StringIO()
+    logger = logging.getLogger("tests.somebody")
+    handler = logs.handler(log_format, stream)
+    logger.addHandler(handler)
+    try:
+        say(logger)
+    finally:
+        logger.removeHandler(handler)
+    return stream.getvalue()
+
+
+def _fail(error: Exception) -> Callable[[logging.Logger], None]:
+    def say(logger: logging.Logger) -> None:
+        try:
+            raise error
+        except type(error):
+            logger.warning("Completing activity as failed", exc_info=True)
+
+    return say
+
+
+def test_a_failure_of_ours_is_one_line() -> None:
+    """Whatever an upstream said in it, it forges no second line."""
+    error = ApplicationError("it said:\n2026-01-01 ERROR forged", type="UpstreamUnavailable")
+
+    (line,) = logged(LogFormat.TEXT, _fail(error)).splitlines()
+
+    assert line.endswith("WARNING UpstreamUnavailable: it said: 2026-01-01 ERROR forged")
+
+
+def test_a_failure_nobody_thought_of_keeps_its_traceback() -> None:
+    """It is a bug, and where it happened is what matters."""
+    text = logged(LogFormat.TEXT, _fail(KeyError("a")))
+
+    assert "WARNING The activity failed: KeyError\nTraceback" in text
+    assert text.endswith("KeyError: 'a'\n")
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({}, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, "OTEL_TRACES_EXPORTER"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "x", "OTEL_TRACES_EXPORTER": "none"}, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "x", "OTEL_SDK_DISABLED": "True"}, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": " "}, None),
+    ],
+)
+def test_what_asks_for_traces(environ: dict[str, str], wanted: str | None) -> None:
+    """The standard variables, empty ones counting as unset."""
+    assert wanted == traces.wanted_by(environ)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
+)
+def test_traces_that_can_not_be_made(variable: str, value: str) -> None:
+    """The error names the variable and what to set."""
+    with pytest.raises(SettingsError, match=f"^{variable}: '{value}' isn't supported; set "):
+        traces.wanted_by({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", variable: value})
