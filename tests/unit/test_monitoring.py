@@ -3,13 +3,15 @@
 import asyncio
 import io
 import logging
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
@@ -17,7 +19,7 @@ from temporalio.runtime import Runtime, TelemetryConfig
 
 from runlane.monitoring import endpoint, logs, metrics, traces
 from runlane.monitoring.endpoint import Endpoint
-from runlane.monitoring.figures import RunFigures
+from runlane.monitoring.figures import RunFigures, _Figures
 from runlane.monitoring.readiness import Readiness
 from runlane.monitoring.sdk_metrics import SdkMetrics
 from runlane.settings import Address, LogFormat, SettingsError
@@ -30,6 +32,7 @@ from runsapi import (
     RunsAPIError,
 )
 
+ROOT = Path(__file__).parents[2]
 LOOPBACK = Address("127.0.0.1", 0)
 
 
@@ -151,6 +154,32 @@ def test_an_errors_kind(error: RunsAPIError, kind: str) -> None:
     """Each error has one kind, and all kinds are shown from the start."""
     assert kind == metrics.error_kind(error)
     assert f"runlane_upstream_errors_total {kind} runs.create" in samples(metrics.REGISTRY)
+
+
+def test_the_page_has_each_metric() -> None:
+    """Name, type and labels as they are served; and each kind of error."""
+    page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `(runlane_\w+)` \| (\w+) \| (.*?) ?\|", page, re.MULTILINE))
+    served = set()
+    names = set()
+    for family in [*metrics.REGISTRY.collect(), *_shown_figures()]:
+        if family.name.startswith("runlane_"):
+            labels = {name: None for sample in family.samples for name in sample.labels}
+            told_labels = ", ".join(f"`{name}`" for name in sorted(labels, reverse=True))
+            suffix = "_total" if family.type == "counter" else ""
+            served.add((family.name + suffix, family.type, told_labels.replace(", `le`", "")))
+            names |= {family.name, *(sample.name for sample in family.samples)}
+
+    assert told == served
+    assert {"runlane_" + word for word in re.findall(r"\brunlane_(\w+)", page)} <= names
+    for word in (*metrics.ERROR_KINDS, *metrics.OPERATIONS):
+        assert f"`{word}`" in page
+
+
+def _shown_figures() -> list[Metric]:
+    figures = RunFigures()
+    figures._figures = _Figures(runs={"queued": 1}, blocked={"quota": 1}, waiting_since=1.0, at=2.0)
+    return list(figures.collect())
 
 
 def logged(log_format: LogFormat, say: Callable[[logging.Logger], Any]) -> str:
