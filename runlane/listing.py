@@ -384,13 +384,12 @@ def _filter(query: ListQuery) -> str:
     if query.thread_id is not None:
         parts.append(f"{search_attributes.THREAD.name} = {quoted(query.thread_id)}")
     if query.status is not None:
-        ended = ", ".join(f"'{_SPELLED[status]}'" for status in ENDED_IN_TEMPORAL)
         has_it = f"{search_attributes.STATUS.name} = {quoted(query.status)}"
         # What Temporal ended kept the status it had; such a run counts as failed.
         parts.append(
-            f"({has_it} OR ExecutionStatus IN ({ended}))"
+            f"({has_it} OR ExecutionStatus IN ({_ENDED}))"
             if query.status == RunStatus.FAILED
-            else f"{has_it} AND ExecutionStatus NOT IN ({ended})"
+            else f"{has_it} AND ExecutionStatus NOT IN ({_ENDED})"
         )
     if query.blocked:
         kind = query.blocked if isinstance(query.blocked, str) else None
@@ -419,17 +418,22 @@ def blocked_condition(kind: BlockedKind | None = None) -> str:
     return f"{search_attributes.BLOCKED.name} IN ({listed}) AND ExecutionStatus = 'Running'"
 
 
-_SPELLED = {
-    status: "".join(word.capitalize() for word in status.name.split("_"))
-    for status in ENDED_IN_TEMPORAL
-}
-"""Execution statuses as Visibility's queries spell them: `TimedOut`."""
-
-
 def quoted(value: str) -> str:
     """Return `value` as a string of Visibility's query language, whatever it contains."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def ended_in_temporal_condition() -> str:
+    """Return a query for the runs that Temporal ended over Runlane's head."""
+    return f"WorkflowType = '{WORKFLOW}' AND ExecutionStatus IN ({_ENDED})"
+
+
+_ENDED = ", ".join(
+    # As Visibility's queries spell them: `TimedOut`.
+    quoted("".join(word.capitalize() for word in status.name.split("_")))
+    for status in ENDED_IN_TEMPORAL
+)
 
 
 def _between(row: WorkflowExecution, low: _Place | None, high: _Place | None) -> bool:

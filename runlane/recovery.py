@@ -91,6 +91,8 @@ class Recovery:
         if not await blocked.count(
             self._client, BlockedKind.CREDENTIALS, task_queue=self._task_queue
         ):
+            # Nothing is in doubt; what is blocked from now on may be refused something else.
+            self._refused = False
             return False
         taken = await takes_credentials(self._upstream)
         if taken is False:

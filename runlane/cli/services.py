@@ -6,19 +6,15 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from runlane.cli import output, session
 from runlane.cli.options import COMPLETE, Json
-from runlane.errors import ExitCode, InvalidRequest, RunlaneError
-
-if TYPE_CHECKING:
-    from runlane.doctor import Finding
+from runlane.errors import InvalidRequest, RunlaneError
 
 _SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
-_MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("problem", "red")}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,7 +23,6 @@ def add_to(app: typer.Typer) -> None:
     app.command("worker")(_worker)
     app.command("simulate")(_simulate)
     app.command("demo")(_demo)
-    app.command("doctor")(_doctor)
     app.command("completion")(_completion)
 
 
@@ -125,27 +120,6 @@ def _demo() -> None:
     raise typer.Exit(run_demo())
 
 
-def _doctor(json: Json = False) -> None:
-    """Check Temporal, workers and upstream, and say what to do. Exit code 1: there are findings."""
-    # Deferred: Temporal's client takes half a second to import.
-    from runlane.doctor import examine  # noqa: PLC0415
-    from runlane.settings import Settings  # noqa: PLC0415
-
-    findings = asyncio.run(examine(Settings.from_env()))
-    problems = sum(finding.level == "problem" for finding in findings)
-    if session.wants_json():
-        listed = [finding.as_json() for finding in findings]
-        output.document({"object": "doctor", "healthy": problems == 0, "checks": listed})
-    else:
-        for finding in findings:
-            _print_finding(finding)
-        count = "1 finding" if problems == 1 else f"{problems} findings"
-        noted = any(finding.level == "note" for finding in findings)
-        fine = "Nothing to mend, but see the notes." if noted else "Everything is in order."
-        output.say(f"{count} to mend." if problems else fine)
-    raise typer.Exit(int(ExitCode.OTHER if problems else ExitCode.DONE))
-
-
 def _completion(
     shell: Annotated[
         str | None,
@@ -165,14 +139,3 @@ def _completion(
 
     script = get_completion_script(prog_name="runlane", complete_var=COMPLETE, shell=name)
     typer.echo(script)
-
-
-def _print_finding(finding: "Finding") -> None:
-    mark, style = _MARKS[finding.level]
-    output.say_parts(
-        (f"{mark:<8}", style),
-        (f"{finding.check:<18}", "bold"),
-        (output.safe(finding.message), None),
-    )
-    for line in finding.remedy.splitlines():
-        output.say(f"{'':<26}{output.safe(line)}")

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from runlane import temporal
 from runlane.doctor.finding import Finding, problem
 from runlane.doctor.installation import check_temporal, versions
+from runlane.doctor.orphans import check_orphans
+from runlane.doctor.runs import check_runs
 from runlane.doctor.upstream import check_upstream
 from runlane.errors import NamespaceMissing, TemporalUnreachable
 from runlane.settings import Settings, SettingsError
@@ -29,7 +31,12 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
     if client is not None:
         async for finding in check_temporal(client, settings):
             yield finding
+        async for finding in check_runs(client):
+            yield finding
     else:
         yield Finding("workers", "note", "not checked: Temporal comes first")
     async for finding in check_upstream(client, settings):
         yield finding
+    if client is not None:
+        async for finding in check_orphans(client, settings):
+            yield finding
