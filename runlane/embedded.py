@@ -24,7 +24,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNa
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from runlane import search_attributes
+from runlane import search_attributes, server_version
 from runlane.children import bound_to_parent
 from runlane.errors import Unreachable
 from runlane.settings import Settings
@@ -85,6 +85,7 @@ class EmbeddedTemporal:
         log_level: str = "warn",
         extra_dynamic_config: Mapping[str, object] | None = None,
         start_timeout: timedelta = timedelta(seconds=60),
+        accept_server_version: bool = False,
     ) -> None:
         """Describe a server; nothing starts yet.
 
@@ -95,6 +96,7 @@ class EmbeddedTemporal:
             log_level: debug, info, warn, error or never.
             extra_dynamic_config: the server's dynamic config; values become JSON.
             start_timeout: until it must answer.
+            accept_server_version: go on with the database of another version of the server.
         """
         self.data_dir = data_dir.absolute()
         self.log_path = self.data_dir / "temporal.log"
@@ -105,6 +107,7 @@ class EmbeddedTemporal:
         self._log_level = log_level
         self._dynamic_config = {**_DYNAMIC_CONFIG, **(extra_dynamic_config or {})}
         self._start_timeout = start_timeout
+        self._accept_server_version = accept_server_version
         self._process: asyncio.subprocess.Process | None = None
         self._lock: BinaryIO | None = None
 
@@ -142,19 +145,25 @@ class EmbeddedTemporal:
 
         Raises:
             PortTaken: a port that was asked for is in use.
-            EmbeddedTemporalError: the binary is missing, the data directory can't be used or is
-                in use, or the server ended or stayed silent; the message quotes its log.
+            EmbeddedTemporalError: the binary is missing, the data directory can't be used, is in
+                use or belongs to another version of the server, or the server ended or stayed
+                silent; the message quotes its log.
             SearchAttributesMissing: the database has one of them with another type.
         """
         try:
             payload_directory(self.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = await self._lock_data_dir()
+            await asyncio.to_thread(self._claim_data_dir)
         except OSError as error:
+            await self.stop()
             msg = (
                 f"{self.data_dir} can't be the data directory: {error.strerror}. Choose another "
                 "with RUNLANE_DATA_DIR."
             )
             raise EmbeddedTemporalError(msg) from error
+        except BaseException:
+            await self.stop()
+            raise
         try:
             await self._start_on_ports()
         except BaseException:
@@ -214,6 +223,15 @@ class EmbeddedTemporal:
                 raise EmbeddedTemporalError(msg) from None
             return file
 
+    def _claim_data_dir(self) -> None:
+        present = server_version.installed(_binary())
+        if present is None:
+            return
+        try:
+            server_version.claim(self.data_dir, present, accept=self._accept_server_version)
+        except server_version.OtherServer as error:
+            raise EmbeddedTemporalError(str(error)) from None
+
     async def _start_on_ports(self) -> None:
         for attempt in range(1, _ATTEMPTS_TO_FIND_PORTS + 1):
             self._choose_ports()
@@ -251,7 +269,7 @@ class EmbeddedTemporal:
             "--port", str(self._port),
             "--ui-port", str(self._ui_port),
             "--ui-disable-news-fetch",
-            "--db-filename", str(self.data_dir / "temporal.db"),
+            "--db-filename", str(self.data_dir / server_version.DATABASE),
             "--namespace", NAMESPACE,
             "--log-level", self._log_level,
             "--disable-config-file",

@@ -73,6 +73,8 @@ class UpOptions:
     ui_port: int
     simulate: bool
     """Execute runs in the simulator, whatever upstream is configured."""
+    accept_server_version: bool = False
+    """Go on with the database of another version of Temporal's server."""
 
     @classmethod
     def from_env(
@@ -82,6 +84,7 @@ class UpOptions:
         temporal_port: int | None = None,
         ui_port: int | None = None,
         data_dir: Path | None = None,
+        accept_server_version: bool = False,
         environ: Mapping[str, str] = os.environ,
     ) -> "UpOptions":
         """Fill in what wasn't said from the environment and the defaults.
@@ -110,6 +113,7 @@ class UpOptions:
             temporal_port=port,
             ui_port=_ui_port(port) if ui_port is None else ui_port,
             simulate=simulate,
+            accept_server_version=accept_server_version,
         )
 
 
@@ -144,7 +148,10 @@ class Parts:
         self._say = say
         self._ends = AsyncExitStack()
         self._temporal = EmbeddedTemporal(
-            options.data_dir, port=options.temporal_port, ui_port=options.ui_port
+            options.data_dir,
+            port=options.temporal_port,
+            ui_port=options.ui_port,
+            accept_server_version=options.accept_server_version,
         )
         self._simulator: Child | None = None
         self._worker: Child | None = None

@@ -23,6 +23,7 @@ def run_up(
     temporal_port: int | None = None,
     ui_port: int | None = None,
     data_dir: Path | None = None,
+    accept_server_version: bool = False,
     as_json: bool = False,
 ) -> int:
     """Start everything, keep it going until SIGINT or SIGTERM, and return the exit code.
@@ -35,7 +36,11 @@ def run_up(
         SettingsError: a variable can't be used.
     """
     options = UpOptions.from_env(
-        simulate=simulate, temporal_port=temporal_port, ui_port=ui_port, data_dir=data_dir
+        simulate=simulate,
+        temporal_port=temporal_port,
+        ui_port=ui_port,
+        data_dir=data_dir,
+        accept_server_version=accept_server_version,
     )
     if simulate and os.environ.get("RUNLANE_UPSTREAM_URL"):
         say("RUNLANE_UPSTREAM_URL is set, and not used: --simulate executes runs in the simulator.")

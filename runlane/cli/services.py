@@ -27,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _up(
+    *,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="Run against a simulated upstream; no key needed.")
     ] = False,
@@ -39,6 +40,13 @@ def _up(
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", metavar="DIR", help="Where the state lies.")
     ] = None,
+    accept_server_version: Annotated[
+        bool,
+        typer.Option(
+            "--accept-server-version",
+            help="Go on with a database of another version of Temporal's server; a copy is kept.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Start Temporal and a worker on this machine.
@@ -55,6 +63,7 @@ def _up(
             temporal_port=temporal_port,
             ui_port=ui_port,
             data_dir=data_dir,
+            accept_server_version=accept_server_version,
             as_json=session.wants_json(),
         )
     )

