@@ -468,8 +468,12 @@ class Runs:
             raise KeyReused(text, param="idempotency_key")
 
     async def _check(self, run_id: str, thread_id: str | None) -> None:
-        if thread_id is not None:
-            await reading.describe(self._client, run_id, thread_id)
+        """Look for the run, and whether its words can be read here, before it is sent anything.
+
+        A message under a key that its workers haven't got would stop the run.
+        """
+        description = await reading.describe(self._client, run_id, thread_id)
+        await request_memo(description)
 
     async def _send(self, run_id: str, name: str, message: object, answer: type[_T]) -> _T:
         """Send an update; where the run seems to be closed, look whether it is."""

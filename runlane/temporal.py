@@ -137,6 +137,25 @@ async def connect(
     return Client(**arguments)
 
 
+async def find_converter(
+    settings: Settings, *, environ: Mapping[str, str] = os.environ
+) -> DataConverter:
+    """Return the data converter that `connect` gives a client.
+
+    Temporal is asked only where keys, or the directory they lie in, are nowhere set.
+
+    Raises:
+        SettingsError: the keys can't be used.
+        TemporalUnreachable: it was to be asked, and doesn't answer.
+    """
+    keys = settings.read_encryption_keys()
+    if not keys and settings.data_dir is None:
+        return (await connect(settings, environ=environ)).data_converter
+    if settings.data_dir is not None:
+        keys = key_file.beside(keys, await asyncio.to_thread(key_file.read, settings.data_dir))
+    return data_converter(settings.data_dir, settings.payload_store, keys)
+
+
 def connect_config(environ: Mapping[str, str] = os.environ) -> ClientConnectConfig:
     """What Temporal's variables and config file say, with `target_host` always set.
 

@@ -22,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("up")(_up)
     app.command("worker")(_worker)
     app.command("simulate")(_simulate)
+    app.command("codec-server")(_codec_server)
     app.command("demo")(_demo)
     app.command("completion")(_completion)
 
@@ -116,6 +117,22 @@ def _simulate(
         reason = error.strerror or str(error)
         text = f"Port {port} can't be used: {reason}. Choose another with --port."
         raise RunlaneError(text, param="--port", code="port_taken") from None
+
+
+def _codec_server(
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", help="0 takes a free one.", min=0, max=65535)
+    ] = 8081,
+    host: Annotated[
+        str, typer.Option("--host", metavar="HOST", help="Default: this machine alone.")
+    ] = "127.0.0.1",
+    json: Json = False,
+) -> None:
+    """Show encrypted runs to Temporal's UI and command line, for a token."""
+    # Deferred: it brings a web server.
+    from runlane.codec_serving import run_codec_server  # noqa: PLC0415
+
+    run_codec_server(host=host, port=port, as_json=session.wants_json())
 
 
 def _demo() -> None:
