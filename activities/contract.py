@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from runsapi import Run, ToolOutput
+from runsapi import Run
 
 RUN_ID_STAMP = "runlane_run_id"
 ATTEMPT_STAMP = "runlane_attempt"
@@ -106,11 +106,18 @@ class Observed(_Model):
     polls: int = 0
 
 
+class Output(_Model):
+    """The output for one tool call. The protocol's own parameter would take no unknown field."""
+
+    tool_call_id: str
+    output: str
+
+
 class SubmitInput(_Model):
     """Input of `runs.submit_tool_outputs`."""
 
     target: Target
-    tool_outputs: list[ToolOutput]
+    tool_outputs: list[Output]
     look_first: bool = False
     asked: dict[str, str] = {}
     """The digests of the calls that these outputs answer, by id."""

@@ -165,7 +165,7 @@ class RunActivities:
                     lambda leaving: self._runs.with_response.submit_tool_outputs(
                         input.target.run_id,
                         thread_id=input.target.thread_id,
-                        tool_outputs=input.tool_outputs,
+                        tool_outputs=[output.model_dump() for output in input.tool_outputs],
                         on_send=leaving,
                     )
                 )

@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
         Created,
         CreateInput,
         Observed,
+        Output,
         SubmitInput,
         Target,
         UpdateInput,
@@ -29,7 +30,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from activities.heartbeat import HEARTBEAT_TIMEOUT
     from activities.runs import RunActivities
-    from runsapi import TERMINAL, Run, RunStatus, ToolOutput
+    from runsapi import TERMINAL, Run, RunStatus
     from workflows import answers, attempts, contract, ending, polling, progress
     from workflows.handlers import NUDGE_SPACING, RunHandlers
     from workflows.shown import memo
@@ -188,7 +189,7 @@ class RunWorkflow(RunHandlers):
     async def _submit(self) -> None:
         state = self._state
         outputs = [
-            ToolOutput(tool_call_id=call.id, output=answer.output or "")
+            Output(tool_call_id=call.id, output=answer.output or "")
             for call in state.calls
             if (answer := answers.answer_of(state, call.id)) is not None
         ]
