@@ -5,6 +5,7 @@ so its level stays at INFO.
 """
 
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -30,6 +31,8 @@ _CORE = "temporalio.core"
 _LONGEST_CORE_FIELD = 300
 # What of a line of the SDK's core tells anything, and can't hold a payload.
 _CORE_FIELDS = ("error", "grpc_status", "call_name", "retry_attempt", "task_queue", "reason")
+_GRPC_STATUS = re.compile(r'Status \{ code: (\w+), message: "([^"]*)"')
+_REPEAT_SECONDS = 60.0
 _QUIET = {
     # Every request with its whole URL, at a level where it drowns everything else.
     "httpx": logging.WARNING,
@@ -52,7 +55,7 @@ def set_up(log_format: LogFormat) -> None:
 def handler(log_format: LogFormat, stream: TextIO) -> logging.Handler:
     """Return what writes records to a stream in this format, each with what it is about."""
     made = logging.StreamHandler(stream)
-    made.addFilter(_about)
+    made.addFilter(_About())
     made.setFormatter(_json() if log_format is LogFormat.JSON else _text())
     return made
 
@@ -91,22 +94,39 @@ def _json() -> logging.Formatter:
     )
 
 
-def _about(record: logging.LogRecord) -> bool:
-    """Give a record the words that say what it is about, and a failure its readable form."""
-    record.time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    facts = _facts(record)
-    for name, value in facts.items():
-        setattr(record, name, value)
-    about = [str(facts["run_id"])] if "run_id" in facts else []
-    if "attempt" in facts:
-        about.append(f"attempt {facts['attempt']}")
-    if "phase" in facts:
-        about.append(str(facts["phase"]))
-    if facts.get("try", 1) != 1:
-        about.append(f"try {facts['try']}")
-    record.about = f" [{' '.join(about)}]" if about else ""
-    _make_readable(record)
-    return True
+class _About(logging.Filter):
+    """Gives records the words that say what they are about, and failures their readable form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        _make_readable(record)
+        if record.name == _CORE and self._is_repeated(record):
+            return False
+        record.time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        facts = _facts(record)
+        for name, value in facts.items():
+            setattr(record, name, value)
+        about = [str(facts["run_id"])] if "run_id" in facts else []
+        if "attempt" in facts:
+            about.append(f"attempt {facts['attempt']}")
+        if "phase" in facts:
+            about.append(str(facts["phase"]))
+        if facts.get("try", 1) != 1:
+            about.append(f"try {facts['try']}")
+        record.about = f" [{' '.join(about)}]" if about else ""
+        return True
+
+    def _is_repeated(self, record: logging.LogRecord) -> bool:
+        """Tell whether the same was said in the last minute: while Temporal is away, each of the
+        core's twenty pollers complains of each try."""
+        self._said = {
+            k: at for k, at in self._said.items() if record.created - at < _REPEAT_SECONDS
+        }
+        text = re.sub(r"\d+", "", record.getMessage())
+        return self._said.setdefault(text, record.created) != record.created
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:
@@ -144,10 +164,13 @@ def _make_readable(record: logging.LogRecord) -> None:
         setattr(record, "error", kind)  # noqa: B010 - no attribute that a LogRecord has by itself
     elif record.name == _CORE:
         fields = getattr(getattr(record, "temporal_log", None), "fields", None) or {}
-        told = [f"{name}={_shortened(fields[name])}" for name in _CORE_FIELDS if name in fields]
-        record.msg = " ".join([str(record.msg), *told])
+        told = [f"{name}: {_shortened(fields[name])}" for name in _CORE_FIELDS if name in fields]
+        record.msg, record.args = "%s", ("; ".join([str(record.msg), *told]),)
 
 
 def _shortened(value: object) -> str:
     text = " ".join(str(value).split())
+    status = _GRPC_STATUS.match(text)
+    if status is not None:
+        return ": ".join(status.groups())
     return text if len(text) <= _LONGEST_CORE_FIELD else text[:_LONGEST_CORE_FIELD] + "…"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from runlane.embedded import EmbeddedTemporal
@@ -66,6 +67,7 @@ def total(samples: Samples, name: str, *wanted: str) -> float:
     )
 
 
+@pytest.mark.slow
 async def test_a_worker_that_drove_runs(plant: Plant, simulator: SimulatorProcess) -> None:
     """An error, a re-creation, a blocked run and a waiting call are all in one scrape.
 
@@ -140,6 +142,7 @@ async def test_a_worker_that_drove_runs(plant: Plant, simulator: SimulatorProces
     assert 404 == (await get(worker, "/")).status_code
 
 
+@pytest.mark.slow
 async def test_ready_only_while_temporal_is_there(
     simulator: SimulatorProcess, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from runlane.embedded import EmbeddedTemporal
@@ -21,6 +22,8 @@ from tests.simulator_process import SimulatorProcess
 from tests.temporal_server import encrypting
 from workflows.run import RunWorkflow
 
+MAX_EVENTS = 40
+"""Of a run with one tool round, as without traces."""
 ROOT = Path(__file__).parents[2]
 SECRETS = ("argument-7f3a", "output-91bc", "instruction-55de", "sk-key-0c1d")
 ASKS: dict[str, Any] = {
@@ -84,6 +87,7 @@ async def command(plant: Plant, *words: str, **environ: str) -> str:
     return said.decode()
 
 
+@pytest.mark.slow
 async def test_one_trace_a_run(restless: Plant, otlp: OtlpReceiver, tmp_path: Path) -> None:
     """From the client's create to the end, over a killed worker and continue-as-news.
 
@@ -142,10 +146,11 @@ def _is_a_tree(spans: list[ReceivedSpan]) -> None:
     assert "" == root.parent_id
 
 
+@pytest.mark.slow
 async def test_a_collector_that_is_down(plant: Plant) -> None:
     """Runs go on, a worker and a command end in time, and the log says it once."""
     lab = plant.lab
-    await lab.scenario(rounds=[{"queued": 0.05, "in_progress": 0.05}])
+    await lab.scenario(rounds=[ASKS, {"queued": 0.05, "in_progress": 0.05}])
     nobody = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
         "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
@@ -158,7 +163,9 @@ async def test_a_collector_that_is_down(plant: Plant) -> None:
     said = await command(plant, "create", *words, **nobody)
     assert 20 > time.monotonic() - began
     run = LabRun(plant.client.get_workflow_handle_for(RunWorkflow.run, said.split()[0]))
+    await run.answer_all()
     assert "completed" == (await run.result()).run.status
+    assert len(await run.events()) <= MAX_EVENTS
 
     async def complaints() -> int:
         return worker.log.read_text().count("span")
@@ -167,6 +174,44 @@ async def test_a_collector_that_is_down(plant: Plant) -> None:
     worker.terminate()
     assert 0 == await worker.wait()
     assert 1 == await complaints(), worker.log.read_text()
+
+
+OWN_PROVIDER = """
+import asyncio, sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from runlane import Runlane
+
+async def main():
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    runlane = await Runlane.connect()
+    with trace.get_tracer("mine").start_as_current_span("mine") as mine:
+        await runlane.runs.create(sys.argv[1], assistant_id=sys.argv[2])
+    (create,) = [s for s in exporter.get_finished_spans() if s.name == "StartWorkflow:Run"]
+    assert create.context.trace_id == mine.get_span_context().trace_id
+    assert create.parent.span_id == mine.get_span_context().span_id
+
+asyncio.run(main())
+"""
+
+
+async def test_a_program_with_traces_of_its_own(plant: Plant) -> None:
+    """Its tracer provider gets the client's span, as a child of the span that it is in."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", OWN_PROVIDER, plant.lab.thread_id, plant.lab.assistant_id),
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "otlp"} | plant._environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 60)
+
+    assert 0 == process.returncode, said.decode()
 
 
 async def test_the_extra_is_missing(plant: Plant, tmp_path: Path) -> None:

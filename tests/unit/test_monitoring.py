@@ -2,11 +2,13 @@
 
 import asyncio
 import io
+import json
 import logging
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -220,6 +222,50 @@ def test_a_failure_nobody_thought_of_keeps_its_traceback() -> None:
 
     assert "WARNING The activity failed: KeyError\nTraceback" in text
     assert text.endswith("KeyError: 'a'\n")
+
+
+def test_the_sdks_core_says_a_thing_once_a_minute() -> None:
+    """Twenty pollers complain of each try. Of what comes with it, only the reason is shown."""
+    stream = io.StringIO()
+    handler = logs.handler(LogFormat.TEXT, stream)
+    error = 'Status { code: Unavailable, message: "tcp connect error", source: Some(…) }'
+    for tries in range(3):
+        record = logging.LogRecord(
+            "temporalio.core", logging.WARNING, "", 0, f"gRPC call poll retried {tries}", (), None
+        )
+        record.temporal_log = SimpleNamespace(fields={"error": error, "completion": "secret"})
+        handler.handle(record)
+
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith("gRPC call poll retried 0; error: Unavailable: tcp connect error")
+
+
+def test_the_dashboard_can_be_imported() -> None:
+    """Panels have ids and places of their own, and ask the data source that is chosen."""
+    text = (ROOT / "deploy" / "grafana" / "runlane.json").read_text(encoding="utf-8")
+    dashboard = json.loads(text)
+    panels = dashboard["panels"]
+    variables = {variable["name"] for variable in dashboard["templating"]["list"]}
+    taken: set[tuple[int, int]] = set()
+
+    assert {"title", "uid", "schemaVersion", "time"} <= dashboard.keys()
+    assert {"datasource", "job"} == variables
+    assert len(panels) == len({panel["id"] for panel in panels})
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {
+            (place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+        if panel["type"] != "row":
+            assert panel["description"]
+            assert panel["targets"]
+        for target in panel.get("targets", ()):
+            assert "${datasource}" == target["datasource"]["uid"]
+            assert target["expr"].count("(") == target["expr"].count(")")
+            assert 'job=~"$job"' in target["expr"]
 
 
 @pytest.mark.parametrize(
