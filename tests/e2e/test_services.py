@@ -4,6 +4,7 @@ Each command, environment and health check is taken from `docker-compose.yml` an
 with what `make env` writes. Replaced are hosts, ports and directories alone.
 """
 
+import base64
 import json
 import os
 import random
@@ -29,13 +30,13 @@ from runlane.embedded import EmbeddedTemporal
 from runlane.search_attributes import TYPES
 from tests.containers import OURS, ROOT, Stage, dockerfile, read_env_file, services
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 _SCRIPTS = sysconfig.get_path("scripts")
 _VOLUME = "/var/lib/runlane"
-_PORTS = ("9464", "8089")
-"""Where worker and simulator are served inside their containers."""
-_WITHIN = 90.0
+_PORTS = ("9464", "8089", "8081")
+"""Where worker, simulator and codec server are served inside their containers."""
+_WITHIN = 120.0
 """Seconds until a service is healthy, or a command done: far more than they take."""
 
 
@@ -86,25 +87,6 @@ class Container:
         )
         return 0 == done.returncode
 
-    @contextmanager
-    def healthy(self) -> Iterator[None]:
-        """Start it and wait until it is healthy; then have it end as Docker does."""
-        process = self.start()
-        try:
-            deadline = time.monotonic() + _WITHIN
-            while not self.is_healthy():
-                assert process.poll() is None, "".join(process.communicate())
-                assert time.monotonic() < deadline, "never healthy"
-                time.sleep(0.2)
-            yield
-            process.send_signal(signal.SIGTERM)
-            said = process.communicate(timeout=self.grace.total_seconds())
-            assert 0 == process.returncode, "".join(said)
-            assert not self.is_healthy()
-        finally:
-            process.kill()
-            process.communicate()
-
     def _here(self, words: list[str]) -> list[str]:
         return [self._placed(word) for word in words]
 
@@ -117,6 +99,29 @@ class Container:
         # In one pass and as whole words: a port here may hold another's digits.
         named = "|".join(re.escape(place) for place in self._places)
         return re.sub(rf"(?<!\w)({named})(?!\w)", lambda match: self._places[match[0]], word)
+
+
+@contextmanager
+def healthy(*containers: Container) -> Iterator[None]:
+    """Start them and wait until all are healthy; then have them end as Docker does."""
+    processes = [container.start() for container in containers]
+    try:
+        deadline = time.monotonic() + _WITHIN
+        for container, process in zip(containers, processes, strict=True):
+            while not container.is_healthy():
+                assert process.poll() is None, "".join(process.communicate())
+                assert time.monotonic() < deadline, "never healthy"
+                time.sleep(0.5)
+        yield
+        for container, process in zip(containers, processes, strict=True):
+            process.send_signal(signal.SIGTERM)
+            said = process.communicate(timeout=container.grace.total_seconds())
+            assert 0 == process.returncode, "".join(said)
+            assert not container.is_healthy()
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 def free_port() -> str:
@@ -198,24 +203,36 @@ def test_the_job_says_why_it_fails(environ: dict[str, str], places: dict[str, st
 def test_the_services_serve_a_run(
     namespace: str, environ: dict[str, str], places: dict[str, str]
 ) -> None:
-    """Simulator and worker become healthy, `docker compose run cli` starts a run, and both end."""
+    """Simulator, worker and codec server become healthy, `cli` starts a run, and all end."""
     cli = Container("cli", environ, places)
-    with (
-        Container("simulator", environ, places).healthy(),
-        Container("worker", environ, places).healthy(),
-    ):
+    names = ("worker", "codec-server", "simulator")
+    with healthy(*(Container(name, environ, places) for name in names)):
         # Over 32 kB: it goes by way of the volume that clients and workers share.
         body = {"assistant_id": "asst_1", "instructions": "Be brief. " * 5_000}
         volume = Path(places[_VOLUME])
         (volume / "run.json").write_text(json.dumps(body))
         created = cli.run("create", "--thread", "thread_1", "--params", "run.json", "--json")
         run_id = json.loads(created)["id"]
-        ended = cli.run("poll", run_id, "--timeout", "60s", "--json")
+        ended = cli.run("poll", run_id, "--timeout", "120s", "--json")
 
         assert "completed" == json.loads(ended)["status"]
         kept = [file.read_bytes() for file in (volume / "payloads").rglob("*") if file.is_file()]
         assert kept
         assert all(b"Be brief." not in content for content in kept)
+        assert b"Be brief." in shown(run_id, environ, places)
+
+
+def shown(run_id: str, environ: Mapping[str, str], places: Mapping[str, str]) -> bytes:
+    """Return what Temporal's command line shows of a run with the codec server's help."""
+    command = [
+        *(f"{_SCRIPTS}/temporal", "workflow", "show", "--workflow-id", run_id, "--output", "json"),
+        *("--address", places["temporal:7233"], "--namespace", environ["TEMPORAL_NAMESPACE"]),
+        *("--codec-endpoint", f"http://127.0.0.1:{places['8081']}"),
+        *("--codec-auth", f"Bearer {environ['RUNLANE_CODEC_TOKEN']}"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_WITHIN, check=True)
+    payloads = re.findall(r'"data": "([A-Za-z0-9+/=]+)"', done.stdout)
+    return b"".join(base64.b64decode(payload) for payload in payloads)
 
 
 def test_a_client_without_a_command_is_helped(

@@ -23,6 +23,7 @@ from tests.containers import OURS, ROOT, Unset, compose_text, dockerfile, servic
 REQUIRED = {
     "POSTGRES_PASSWORD": "one",
     "RUNLANE_ENCRYPTION_KEYS": "two",
+    "RUNLANE_CODEC_TOKEN": "three",
     "RUNLANE_UPSTREAM_URL": "http://simulator:8089/v1",
 }
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -125,7 +126,9 @@ def test_every_setting_of_a_worker_can_be_made() -> None:
     # In a container, keys come from `.env`, or in files that one's own override file mounts.
     files = {"RUNLANE_UPSTREAM_API_KEY_FILE", "RUNLANE_ENCRYPTION_KEYS_FILE"}
 
-    assert read - files <= variables() | in_image | {"RUNLANE_CODEC_ORIGINS", "RUNLANE_CODEC_TOKEN"}
+    given = {name for found in services(REQUIRED).values() for name in found["environment"]}
+
+    assert read - files <= variables() | in_image | given
 
 
 @pytest.mark.parametrize("name", SERVICES)
