@@ -162,7 +162,9 @@ def _raise_for_status(error: APIStatusError, *, creating: bool, reading: bool) -
         raise (
             refusal("server_error", message) if creating else blocked("not_found", message)
         ) from None
-    if reading or _worth_retrying(error):
+    # A proxy's page for signing in comes as a redirect, and passes like an outage.
+    redirected = error.status_code < 400 and not creating
+    if reading or redirected or _worth_retrying(error):
         limited = error.status_code == 429
         raise unavailable(
             said, type=RATE_LIMITED if limited else UNAVAILABLE, after=_server_delay(error)

@@ -10,7 +10,14 @@ from typing import Any, NamedTuple, NoReturn
 
 from runlane.errors import InvalidRequest
 from runlane.receipts import json_bytes
-from runsapi import InvalidParameter, Run, RunCreateParams, RunStatus, RunUpdateParams
+from runsapi import (
+    SEPARATORS,
+    InvalidParameter,
+    Run,
+    RunCreateParams,
+    RunStatus,
+    RunUpdateParams,
+)
 from workflows.contract import (
     MAX_ID_LENGTH,
     MAX_MESSAGE_BYTES,
@@ -202,6 +209,9 @@ def _check_id(value: object, param: str) -> None:
         raise InvalidRequest(text, param=param)
     if not value.isprintable():
         raise InvalidRequest(f"{param} can't hold control characters.", param=param)
+    if param == "thread_id" and (value in (".", "..") or set(value) & set(SEPARATORS)):
+        text = f"{param} can't hold any of {' '.join(SEPARATORS)}, nor be made of dots."
+        raise InvalidRequest(text, param=param)
     # As Temporal's client writes it: what isn't ASCII takes six bytes, an emoji twelve.
     if len(json.dumps(value)) > MAX_ATTRIBUTE_BYTES:
         text = f"{param} must have at most {MAX_ATTRIBUTE_BYTES:,} bytes as JSON in ASCII."

@@ -169,6 +169,9 @@ from runsapi.parts import (
     TextContentBlockParam,
     TruncationStrategyParam,
 )
+from runsapi.paths import (
+    SEPARATORS,
+)
 from runsapi.polling import (
     DEFAULT_POLL_INTERVAL_MS,
     MAX_POLL_INTERVAL_MS,
@@ -276,6 +279,7 @@ __all__ = [
     "MIN_POLL_INTERVAL_MS",
     "MIN_TOKENS",
     "POLL_AFTER_HEADER",
+    "SEPARATORS",
     "STAMP_KEYS",
     "TERMINAL",
     "APIConnectionError",

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from runsapi.models import Run
 from runsapi.steps import RunStep
@@ -21,9 +21,13 @@ ItemOf = TypeVar("ItemOf", bound=BaseModel)
 
 
 class ListObject(WireObject, Generic[ItemOf]):
-    """A page as it stands on the wire."""
+    """A page as it stands on the wire.
 
-    data: list[ItemOf] = Field(default_factory=list)
+    Its list must be there: whoever looks for what an earlier request did must not take an answer
+    that is no list for one on which it isn't.
+    """
+
+    data: list[ItemOf]
     first_id: str | None = None
     last_id: str | None = None
     has_more: bool | None = None

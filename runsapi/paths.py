@@ -1,9 +1,22 @@
 """Paths whose ids can't lead anywhere else."""
 
+import re
 from urllib.parse import quote
 
 from runsapi.errors import InvalidParameter
 from runsapi.limits import MAX_ID
+
+
+SEPARATORS = "/\\?#%"
+"""What would lead elsewhere, or could be read so by a proxy on the way, percent-encoded too."""
+
+_PLAIN = re.compile(rf"[!-~]{{1,{MAX_ID}}}")
+
+
+def is_segment(id: str) -> bool:
+    """Whether an id is one segment of a path for everybody who may read it."""
+    plain = _PLAIN.fullmatch(id) is not None and id not in (".", "..")
+    return plain and not any(separator in id for separator in SEPARATORS)
 
 
 def path(*parts: str, **ids: str) -> str:

@@ -1,11 +1,11 @@
 """The requests of a thread's runs, each answered with the response's headers besides its data."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
 from runsapi.answers import Response, read
-from runsapi.errors import InvalidParameter
+from runsapi.errors import APIResponseError, InvalidParameter
 from runsapi.models import TERMINAL, Run, RunStatus
 from runsapi.pages import ListObject, RunsPage
 from runsapi.params import (
@@ -25,7 +25,7 @@ from runsapi.params import (
     UpdateOptions,
     tool_outputs_list,
 )
-from runsapi.paths import path
+from runsapi.paths import is_segment, path
 from runsapi.polling import next_interval_ms, usable_interval_ms
 from runsapi.streaming import EventStream
 from runsapi.transport import Transport
@@ -306,7 +306,10 @@ class RunsWithResponse:
 
     async def _run(self, method: str, target: str, **request: Any) -> Response[Run]:
         answer = await self._transport.request(method, target, **request)
-        return read(Run, answer, f"{self._transport.url}{target}")
+        url = f"{self._transport.url}{target}"
+        run = read(Run, answer, url)
+        _check_ids([run.data], url)
+        return run
 
     async def _page(
         self, target: str, params: RunListParams, options: RequestOptions
@@ -318,7 +321,9 @@ class RunsWithResponse:
         answer = await self._transport.request(
             "GET", target, query=query_of(params), options=options
         )
-        wire = read(ListObject[Run], answer, f"{self._transport.url}{target}")
+        url = f"{self._transport.url}{target}"
+        wire = read(ListObject[Run], answer, url)
+        _check_ids(wire.data.data, url)
         page = RunsPage(wire.data, cursor=params.after, fetch=fetch)
         return Response(page, wire.headers, wire.status_code)
 
@@ -333,6 +338,14 @@ def _submit_path(run_id: str, thread_id: str) -> str:
         thread_id=thread_id,
         run_id=run_id,
     )
+
+
+def _check_ids(runs: Sequence[Run], url: str) -> None:
+    """Refuse what can't be asked for again without asking for something else."""
+    if not all(is_segment(run.id) for run in runs):
+        raise APIResponseError(
+            f"The answer from {url} holds a run whose id can't stand in a path", url=url
+        )
 
 
 def _refuse_others(fields: Mapping[str, Any]) -> None:

@@ -76,6 +76,26 @@ async def test_an_id_stays_one_segment_of_the_path(thread_id: str, sent: str) ->
     assert f"GET /v1/threads/{sent}/runs/run_1" == wire.line()
 
 
+ODD_IDS = ["../../x", "a/b", "a\\b", "a?b", "a#b", "%2e%2e", "..", "a\nb", "a b", "ü", "x" * 256]
+
+
+@pytest.mark.parametrize("run_id", [*ODD_IDS, ""])
+async def test_a_servers_id_that_could_lead_elsewhere_is_not_taken(run_id: str) -> None:
+    """What is asked for by such an id later would be something else; lists hold it neither."""
+    with pytest.raises(APIResponseError, match=r"can't stand in a path|is no Run"):
+        await Wire(run(id=run_id)).upstream().runs.create("t", assistant_id="a")
+    page = {"object": "list", "data": [run(), run(id=run_id)]}
+    with pytest.raises(APIResponseError, match=r"can't stand in a path|is no ListObject"):
+        await Wire(page).upstream().runs.list("t")
+
+
+@pytest.mark.parametrize("answer", [{}, run(), {"data": None}, {"data": {}}])
+async def test_what_is_no_list_is_not_an_empty_one(answer: dict[str, Any]) -> None:
+    """Whoever looks for a run in vain creates another one."""
+    with pytest.raises(APIResponseError, match="data"):
+        await Wire(answer).upstream().runs.list("t")
+
+
 @pytest.mark.parametrize("run_id", ["", ".", "..", "x" * 256])
 async def test_an_id_that_is_no_segment_is_refused(run_id: str) -> None:
     """An empty id would call another endpoint, and dots would be resolved on the way."""

@@ -133,6 +133,61 @@ async def test_an_answer_is_read_up_to_a_limit(server: Server) -> None:
         await look(server)
 
 
+async def test_large_answers_share_what_they_may_hold(server: Server) -> None:
+    """Many at once, each below its own limit, are not read all: those beyond fail, and may ask
+    again. What they held is given back.
+    """
+    go_on = asyncio.Event()
+
+    async def large(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = 12 * 1024 * 1024
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {size + 2}\r\n\r\n{{".encode())
+        writer.write(b" " * size)
+        await writer.drain()
+        await go_on.wait()
+        writer.write(b"}")
+        await writer.drain()
+
+    server.answer = large
+    async with Assistants(server.url) as upstream:
+
+        async def retrieve() -> str:
+            try:
+                await upstream.runs.retrieve("run_1", thread_id="t")
+            except APIResponseError as error:
+                return str(error)
+            return ""
+
+        tasks = [asyncio.create_task(retrieve()) for _ in range(8)]
+        async with asyncio.timeout(30):
+            while sum(task.done() for task in tasks) < 3:
+                await asyncio.sleep(0.01)
+        go_on.set()
+        said = await asyncio.gather(*tasks)
+        again = await retrieve()
+
+    assert sum("too many others" in text for text in said) == 3
+    assert sum("is no Run" in text for text in said) == 5
+    assert "is no Run" in again
+
+
+async def test_a_byte_now_and_then_is_no_answer_in_time(server: Server) -> None:
+    """The timeout is of the whole answer, for each byte comes soon enough."""
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    server.answer = trickle
+    async with Assistants(server.url, timeout=0.4) as upstream:
+        with pytest.raises(APITimeoutError) as caught:
+            await upstream.runs.retrieve("run_1", thread_id="t")
+    assert caught.value.sent
+
+
 async def test_a_broken_compression_is_an_answer_that_cannot_be_read(server: Server) -> None:
     """The upstream did answer, so it isn't called a lost connection."""
     server.answer = answering(b"no gzip", "200 OK", "Content-Encoding: gzip")
