@@ -29,7 +29,7 @@ from activities.contract import (
     Upstream,
     asked_of,
 )
-from activities.heartbeat import heartbeating, see_through, spent
+from activities.heartbeat import POLL_BEAT, heartbeating, see_through, spent
 from activities.polling import poll_interval
 from runsapi import (
     APIConnectionError,
@@ -114,7 +114,7 @@ class RunActivities:
             progress["status"] = earlier["status"]
         began = time.monotonic() - (age - input.leg_age)
         after_ms = input.poll_after_ms
-        async with heartbeating(progress):
+        async with heartbeating(progress, every=POLL_BEAT):
             while True:
                 wait = poll_interval(
                     progress["age"],
@@ -133,9 +133,6 @@ class RunActivities:
                 attached = time.monotonic() - began
                 progress["age"] = input.leg_age + attached
                 progress["polls"] += 1
-                if progress.get("status") != observed.run.status:
-                    progress["status"] = str(observed.run.status)
-                    activity.heartbeat(progress)
                 following = poll_interval(
                     progress["age"],
                     poll_interval_ms=input.poll_interval_ms,
@@ -150,6 +147,9 @@ class RunActivities:
                     or following >= input.timer_from
                 ):
                     return observed.model_copy(update={"polls": progress["polls"]})
+                if progress.get("status") != observed.run.status:
+                    progress["status"] = str(observed.run.status)
+                    activity.heartbeat(progress)
 
     @activity.defn(name="runs.submit_tool_outputs")
     async def submit_tool_outputs(self, input: SubmitInput) -> Submitted:
