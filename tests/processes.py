@@ -29,8 +29,9 @@ _READY_WITHIN = 60.0
 class WorkerProcess:
     """`python -m worker`; started and ready once `start` has returned."""
 
-    def __init__(self, environ: dict[str, str], log: Path) -> None:
+    def __init__(self, environ: dict[str, str], log: Path, root: Path = _ROOT) -> None:
         self._environ = environ
+        self._root = root
         self.log = log
         """What it says on standard error."""
         self.document: dict[str, Any] = {}
@@ -55,7 +56,7 @@ class WorkerProcess:
                 "-m",
                 "worker",
                 "--json",
-                cwd=_ROOT,
+                cwd=self._root,
                 env=inherited | self._environ,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
@@ -131,10 +132,15 @@ class Plant:
         lab.task_queue = self.lab.task_queue
         return lab
 
-    async def worker(self, **environ: str) -> WorkerProcess:
-        """Start one more worker on the queue, with these variables besides."""
+    async def worker(self, root: Path = _ROOT, **environ: str) -> WorkerProcess:
+        """Start one more worker on the queue, with these variables besides.
+
+        Args:
+            root: The directory with the code that it runs; another release's, say.
+            environ: Variables beside those that name the plant.
+        """
         log = self._data_dir / f"{self.lab.task_queue}-{len(self._workers) + 1}.log"
-        process = WorkerProcess(self._environ | environ, log)
+        process = WorkerProcess(self._environ | environ, log, root)
         self._workers.append(process)
         await process.start()
         return process
