@@ -27,7 +27,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from runlane import search_attributes, server_version
 from runlane.children import bound_to_parent
 from runlane.errors import Unreachable
-from runlane.settings import Settings
+from runlane.settings import LogFormat, Settings
 from runlane.temporal import DATA_DIR_KEY, connect, payload_directory
 
 NAMESPACE = "default"
@@ -83,6 +83,7 @@ class EmbeddedTemporal:
         port: int = 0,
         ui_port: int = 0,
         log_level: str = "warn",
+        log_format: LogFormat = LogFormat.TEXT,
         extra_dynamic_config: Mapping[str, object] | None = None,
         start_timeout: timedelta = timedelta(seconds=60),
         accept_server_version: bool = False,
@@ -94,6 +95,7 @@ class EmbeddedTemporal:
             port: of the gRPC service; 0 picks a free one.
             ui_port: of the Web UI; 0 picks a free one.
             log_level: debug, info, warn, error or never.
+            log_format: of the server's own log; it begins with a few lines for people.
             extra_dynamic_config: the server's dynamic config; values become JSON.
             start_timeout: until it must answer.
             accept_server_version: go on with the database of another version of the server.
@@ -105,6 +107,7 @@ class EmbeddedTemporal:
         self._port = port
         self._ui_port = ui_port
         self._log_level = log_level
+        self._log_format = log_format
         self._dynamic_config = {**_DYNAMIC_CONFIG, **(extra_dynamic_config or {})}
         self._start_timeout = start_timeout
         self._accept_server_version = accept_server_version
@@ -272,6 +275,7 @@ class EmbeddedTemporal:
             "--db-filename", str(self.data_dir / server_version.DATABASE),
             "--namespace", NAMESPACE,
             "--log-level", self._log_level,
+            "--log-format", self._log_format.value,
             "--disable-config-file",
         ]  # fmt: skip
         for name, kind in search_attributes.TYPES.items():

