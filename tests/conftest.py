@@ -5,5 +5,6 @@ pytest_plugins = [
     "tests.temporal_server",
     "tests.lab",
     "tests.processes",
+    "tests.restless",
     "tests.otlp_receiver",
 ]
