@@ -15,7 +15,7 @@ _BETWEEN_SECONDS = 0.3
 
 async def measure(site: Site, *, quick: bool) -> list[Row]:
     """Return median and worst of some answers, without and with attached polls on the worker."""
-    polls, samples, age = (10, 2, 0.0) if quick else (500, 20, 45.0)
+    polls, samples, age = (10, 2, 0.0) if quick else (500, 20, 30.0)
     site.progress.say(f"Submit: {samples} answers to an idle worker")
     async with site.runlane_worker() as worker:
         idle = await _samples(site, worker, samples)

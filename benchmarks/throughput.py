@@ -96,7 +96,7 @@ async def measure(site: Site, *, quick: bool) -> list[Row]:
     if quick:
         plan = _Plan(at_a_time=10, leg=0.5, turns=1, warm_up=1, window=2)
     else:
-        plan = _Plan(at_a_time=300, leg=5.0, turns=2, warm_up=25, window=25)
+        plan = _Plan(at_a_time=300, leg=5.0, turns=2, warm_up=20, window=20)
     turns: dict[str, list[_Turn]] = {"Runlane": [], "the plain workflow": []}
     for number in range(plan.turns):
         for name, worker in (("Runlane", site.runlane), ("the plain workflow", site.plain)):
