@@ -2,7 +2,8 @@
 
 Temporal refuses a message over 2 MB, and one that slips into a state makes every later workflow
 task fail. So temporalio's external storage replaces a big payload by a reference, and these
-drivers keep the bytes. Nothing is ever deleted here: a reference in a history outlives the run.
+drivers keep the bytes. Nothing is deleted here: a reference in a history outlives the run, and what
+Temporal has forgotten is deleted by `runlane prune`.
 """
 
 import asyncio
@@ -93,11 +94,12 @@ class FilePayloadStore(StorageDriver):
         key = f"{shard}/{digest}"
         path = self._root / key
         claim = StorageDriverClaim({"key": key, "sha256": digest})
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, PermissionError):
             if path.stat().st_size == len(data):
+                # From here on it is needed: what is old and nobody's is deleted.
+                os.utime(path)
                 return claim
-        _make_directories(path.parent)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+        descriptor, temporary = _temporary_file(path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
@@ -267,6 +269,14 @@ def _file_name(text: str) -> str:
     if len(name) > _LONGEST_NAME:
         name = f"~{hashlib.sha256(text.encode()).hexdigest()}"
     return name or "_"
+
+
+def _temporary_file(directory: Path) -> tuple[int, str]:
+    while True:
+        _make_directories(directory)
+        # Deleted empty at this very moment, it is made again.
+        with suppress(FileNotFoundError):
+            return tempfile.mkstemp(dir=directory, prefix=".tmp-")
 
 
 def _make_directories(path: Path) -> None:

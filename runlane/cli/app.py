@@ -11,7 +11,17 @@ from typing import Annotated, Any
 import typer
 
 import runlane
-from runlane.cli import answers, blocked, doctor, output, runs, services, session, shows
+from runlane.cli import (
+    answers,
+    blocked,
+    doctor,
+    output,
+    pruning,
+    runs,
+    services,
+    session,
+    shows,
+)
 from runlane.cli.options import COMPLETE, Json
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 
@@ -35,6 +45,7 @@ shows.add_to(app)
 answers.add_to(app)
 blocked.add_to(app)
 doctor.add_to(app)
+pruning.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback

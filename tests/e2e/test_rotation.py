@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,13 +29,14 @@ from workflows.run import RunWorkflow
 from workflows.state import RunInput, RunState
 
 RUNS = 500
-BACK_WITHIN = 120.0
+AT_ONCE = 20
+BACK_WITHIN = 180.0
 """Seconds from the new key in the file until every run has come to its end: the worker looks every
 few seconds, and tells fifty a second. The rest is the machine's, which has other tests to run."""
-PATIENCE = timedelta(seconds=200)
+PATIENCE = timedelta(seconds=300)
 HOURS = 14_400.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -45,12 +46,13 @@ def guarded() -> Iterator[SimulatorProcess]:
         yield process
 
 
-async def test_five_hundred_runs_come_back_after_a_rotation(
+async def test_five_hundred_runs_come_back_after_a_rotation(  # noqa: PLR0917 - fixtures
     guarded: SimulatorProcess,
     temporal_server: EmbeddedTemporal,
     client: Client,
     data_dir: Path,
     tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """The upstream takes another key and the file follows: no restart, nothing lost or doubled.
 
@@ -65,12 +67,13 @@ async def test_five_hundred_runs_come_back_after_a_rotation(
     async with httpx.AsyncClient(
         base_url=guarded.url, headers={"authorization": "Bearer old"}, trust_env=False, timeout=60
     ) as http:
-        for number in range(RUNS):
-            await begin(lab, http, f"{lab.thread_id}_{number}")
+        for first in range(0, RUNS, AT_ONCE):
+            threads = [f"{lab.thread_id}_{number}" for number in range(first, first + AT_ONCE)]
+            await asyncio.gather(*(begin(lab, http, thread) for thread in threads))
     guarded.demand("new")
     await eventually(lambda: count_blocked(lab), lambda count: count == RUNS, within=PATIENCE)
     try:
-        await asyncio.gather(plant.worker(), plant.worker())
+        await plant.worker()
         await eventually(lambda: refusals(guarded), lambda count: count > 0, within=PATIENCE)
         assert await count_blocked(lab) == RUNS
 
@@ -84,6 +87,7 @@ async def test_five_hundred_runs_come_back_after_a_rotation(
     finally:
         await plant.dispose()
 
+    record_property("back_after", took)
     assert took < BACK_WITHIN
     assert await count_blocked(lab) == 0
     stamps = [run["metadata"]["runlane_run_id"] for run in guarded.runs()]
@@ -132,7 +136,8 @@ async def count_blocked(lab: Lab) -> int:
 
 
 async def completed(lab: Lab) -> int:
-    """Return how many of the runs have completed."""
+    """Return how many of the runs have completed; asked oftener, Temporal would do nothing else."""
+    await asyncio.sleep(0.5)
     query = f"TaskQueue = '{lab.task_queue}' AND RunlaneStatus = 'completed'"
     return (await lab.client.count_workflows(query)).count
 

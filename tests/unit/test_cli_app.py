@@ -12,7 +12,7 @@ import runlane
 from runlane.cli.app import run
 
 COMMANDS = [
-    *("up", "worker", "simulate", "doctor", "demo", "completion"),
+    *("up", "worker", "simulate", "doctor", "prune", "demo", "completion"),
     *("create", "retrieve", "view", "list", "update", "cancel", "poll", "submit", "steps", "nudge"),
 ]
 

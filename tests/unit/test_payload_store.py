@@ -2,6 +2,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -65,14 +66,16 @@ async def test_a_moved_data_directory_is_still_read(tmp_path: Path) -> None:
 
 
 async def test_storing_again_writes_nothing(tmp_path: Path) -> None:
-    """The same payload for the same workflow is one file, written once."""
+    """The same payload for the same workflow is one file, written once, and young again."""
     first = await _store(tmp_path, _of("run_1"))
     [file] = _files(tmp_path)
+    written = file.stat().st_ino
     os.utime(file, (1, 1))
 
     assert first == await _store(tmp_path, _of("run_1"))
     assert [file] == _files(tmp_path)
-    assert 1 == file.stat().st_mtime
+    assert written == file.stat().st_ino
+    assert time.time() - 600 < file.stat().st_mtime
 
 
 async def test_many_writers_of_one_payload_leave_one_whole_file(tmp_path: Path) -> None:
