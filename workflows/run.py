@@ -40,8 +40,6 @@ RETRIES = RetryPolicy(maximum_interval=timedelta(seconds=3))
 """How soon what a dead worker held is given to another one, the heartbeat timeout past. Where the
 upstream failed, the error itself says when to try again."""
 
-_WAITS_FOR_CANCELLATION = "waits-for-cancellation-before-continue-as-new"
-"""Patch of 0.2.0."""
 _A_MOMENT = timedelta(milliseconds=1)
 """The shortest timer."""
 
@@ -85,7 +83,7 @@ class RunWorkflow(RunHandlers):
             await self._next_step()()
             self._shown.update(self._state)
         await self._drop_poll()
-        if self._state.ended_at is None and workflow.patched(_WAITS_FOR_CANCELLATION):
+        if self._state.ended_at is None:
             # Of what comes in one task, Temporal's SDK hands over messages first and a cancellation
             # last: one that came with the message that made the history long would be lost here.
             await workflow.sleep(_A_MOMENT)
