@@ -65,20 +65,27 @@ class Lab:
         *,
         upstream_url: str | None = None,
         max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
+        workers: int = 2,
     ) -> AsyncIterator[None]:
-        """Serve this lab's task queue as production does."""
+        """Serve this lab's task queue as production does, by several workers side by side."""
         async with Assistants(upstream_url or self.simulator.url, timeout=20) as upstream:
-            workers = build_workers(
-                self.client,
-                RunActivities(upstream),
-                task_queue=self.task_queue,
-                max_cached_workflows=max_cached_workflows,
-            )
-            serving = [asyncio.create_task(worker.run()) for worker in workers]
+            # Two workers of one queue each need a connection of their own.
+            clients = [self.client, *[await _another(self.client) for _ in range(workers - 1)]]
+            parts = [
+                part
+                for client in clients
+                for part in build_workers(
+                    client,
+                    RunActivities(upstream),
+                    task_queue=self.task_queue,
+                    max_cached_workflows=max_cached_workflows,
+                )
+            ]
+            serving = [asyncio.create_task(part.run()) for part in parts]
             try:
                 yield
             finally:
-                await shut_down(workers, serving)
+                await shut_down(parts, serving)
 
     async def scenario(self, **fields: Any) -> None:
         """Say how this lab's assistant behaves."""
@@ -161,7 +168,7 @@ class LabRun:
         return await self.handle.query(RunWorkflow.view)
 
     async def until(
-        self, condition: Callable[[RunView], bool], *, seconds: float = 20.0
+        self, condition: Callable[[RunView], bool], *, seconds: float = 40.0
     ) -> RunView:
         """Wait until the view fulfils the condition."""
         deadline = time.monotonic() + seconds
@@ -172,7 +179,7 @@ class LabRun:
             assert time.monotonic() < deadline, f"still {view.model_dump_json(indent=1)}"
             await asyncio.sleep(0.03)
 
-    async def until_status(self, *statuses: str, seconds: float = 20.0) -> RunView:
+    async def until_status(self, *statuses: str, seconds: float = 40.0) -> RunView:
         """Wait until the run has one of the statuses."""
         return await self.until(lambda view: view.run.status in statuses, seconds=seconds)
 
@@ -214,7 +221,7 @@ class LabRun:
         """Ask for the end."""
         await self.handle.execute_update(RunWorkflow.cancel, CancelRequest())
 
-    async def result(self, *, seconds: float = 30.0) -> RunView:
+    async def result(self, *, seconds: float = 60.0) -> RunView:
         """Wait for the end."""
         return await asyncio.wait_for(self.handle.result(), seconds)
 
@@ -224,6 +231,18 @@ class LabRun:
         return [
             EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in history.events
         ]
+
+
+async def _another(client: Client) -> Client:
+    """Return a client like this one, on a connection of its own."""
+    config = client.config()
+    return await Client.connect(
+        client.service_client.config.target_host,
+        namespace=client.namespace,
+        data_converter=client.data_converter,
+        interceptors=config["interceptors"],
+        header_codec_behavior=config["header_codec_behavior"],
+    )
 
 
 @pytest_asyncio.fixture
@@ -238,7 +257,7 @@ async def eventually(
     probe: Callable[[], Awaitable[_T]],
     condition: Callable[[_T], bool],
     *,
-    within: timedelta = timedelta(seconds=15),
+    within: timedelta = timedelta(seconds=40),
 ) -> _T:
     """Return what the probe says once it fulfils the condition."""
     deadline = time.monotonic() + within.total_seconds()

@@ -17,8 +17,8 @@ from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
 from runlane import search_attributes
-from runlane.settings import Settings
 from runlane.temporal import connect
+from tests.temporal_server import encrypting
 
 _SERVER = Path(sys.executable).parent / "temporal-test-server"
 _STOPPED_AFTER = 3.0
@@ -76,7 +76,7 @@ async def skipping_server(data_dir: Path) -> AsyncIterator[SkippingServer]:
         )
         address = environment.client.service_client.config.target_host
         # Not the environment's own client: that one skips without end while it awaits a result.
-        client = await connect(Settings(data_dir=data_dir), environ={"TEMPORAL_ADDRESS": address})
+        client = await connect(encrypting(data_dir), environ={"TEMPORAL_ADDRESS": address})
         server = SkippingServer(environment, client)
         try:
             yield server

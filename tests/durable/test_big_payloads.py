@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from runlane.embedded import EmbeddedTemporal
     from runlane.payload_store import PayloadStoreError
     from runlane.settings import Settings
-    from runlane.temporal import connect, payload_directory
+    from runlane.temporal import connect, failure_message, payload_directory
 
 SIX_MEGABYTES = 6 * 1024 * 1024
 
@@ -119,7 +119,12 @@ async def test_a_run_waits_for_a_missing_file(
             while True:
                 events = (await handle.fetch_history()).events
                 failures = [e.workflow_task_failed_event_attributes for e in events]
-                texts = [f.failure.message for f in failures if f.failure.message]
+                converter = (await handle.describe()).data_converter
+                texts = [
+                    await failure_message(converter, failed.failure)
+                    for failed in failures
+                    if failed.failure.message
+                ]
                 if texts:
                     break
                 await asyncio.sleep(0.1)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from activities import stamps
+from runlane.temporal import failure_message
 from tests.lab import QUICK, Lab, LabRun, eventually
 from tests.outsider import Outsider
 from workflows.contract import MetadataUpdate
@@ -22,7 +23,9 @@ async def pending(run: LabRun) -> str:
     """Return what the latest failure of the activity under way says."""
     described = await run.handle.describe()
     activities = described.raw_description.pending_activities
-    return str(activities[0].last_failure.message) if activities else ""
+    if not activities or not activities[0].HasField("last_failure"):
+        return ""
+    return await failure_message(described.data_converter, activities[0].last_failure)
 
 
 async def test_a_create_whose_answer_is_lost_is_adopted(lab: Lab, outsider: Outsider) -> None:

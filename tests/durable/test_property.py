@@ -40,12 +40,12 @@ from activities.runs import RunActivities
 from runlane.embedded import EmbeddedTemporal
 from runlane.errors import NoWorker
 from runlane.messages import NothingNew, RunClosed, send
-from runlane.settings import Settings
 from runlane.temporal import connect
 from tests.histories import chain
 from tests.lab import Lab, LabRun
 from tests.outsider import Outsider
 from tests.simulator_process import SimulatorProcess
+from tests.temporal_server import encrypting
 from worker import MAX_CACHED_WORKFLOWS, WORKFLOWS
 from workflows import answers
 from workflows.contract import (
@@ -661,9 +661,7 @@ async def restless(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cl
     data_dir = tmp_path_factory.mktemp("restless")
     config = {"limit.historyCount.suggestContinueAsNew": SUGGESTED_AT}
     async with EmbeddedTemporal(data_dir, extra_dynamic_config=config) as server:
-        yield await connect(
-            Settings(data_dir=data_dir), environ={"TEMPORAL_ADDRESS": server.address}
-        )
+        yield await connect(encrypting(data_dir), environ={"TEMPORAL_ADDRESS": server.address})
 
 
 @pytest.fixture

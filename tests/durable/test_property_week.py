@@ -34,7 +34,7 @@ async def test_a_week_long_leg_costs_under_ten_thousand_events(
     """By the curve, a leg of a week is looked at some 800 times, and the run then ends."""
     async with skipping_server(tmp_path) as server:
         lab = Lab(server.client, simulator)
-        async with lab.worker():
+        async with lab.worker(workers=1):
             await lab.scenario(expires_after=0, rounds=[{"queued": 0, "ends": "never"}])
             run = await lab.start(timing=_TIMERS)
             events = await _events_after_a_week(server, lab, run)
@@ -58,7 +58,7 @@ async def test_a_week_of_waiting_for_an_answer_costs_under_ten_thousand_events(
     """A run that waits for a person looks at its upstream on the curve, and takes the answer."""
     async with skipping_server(tmp_path) as server:
         lab = Lab(server.client, simulator)
-        async with lab.worker():
+        async with lab.worker(workers=1):
             await lab.scenario(expires_after=0, polls=0, rounds=[{"calls": [{"name": "decide"}]}])
             run = await lab.start(timing=Timing())
             await run.until_status("requires_action")

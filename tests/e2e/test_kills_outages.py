@@ -15,11 +15,11 @@ import pytest_asyncio
 
 from activities.failures import LONGEST_BACKOFF
 from runlane.embedded import EmbeddedTemporal
-from runlane.settings import Settings
 from runlane.temporal import connect
 from tests.lab import QUICK, Lab, LabRun, eventually
 from tests.processes import Plant
 from tests.simulator_process import SimulatorProcess
+from tests.temporal_server import encrypting
 
 CALLS: list[dict[str, Any]] = [{"name": "lookup_order", "arguments": {"order_id": "A-1042"}}]
 ASKS: dict[str, Any] = {"queued": 0.05, "in_progress": 0.1, "calls": CALLS}
@@ -78,7 +78,7 @@ async def test_temporals_server_is_killed(
 
     Their worker lives on: it sees answers arrive that it can tell to nobody.
     """
-    settings = Settings(data_dir=tmp_path)
+    settings = encrypting(tmp_path)
     async with EmbeddedTemporal(tmp_path) as server:
         client = await connect(settings, environ={"TEMPORAL_ADDRESS": server.address})
         plant = Plant(server.address, client, simulator, tmp_path)

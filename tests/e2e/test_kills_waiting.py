@@ -12,11 +12,11 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 
 from runlane.embedded import EmbeddedTemporal
-from runlane.settings import Settings
 from runlane.temporal import connect
 from tests.lab import QUICK, Lab, LabRun, eventually
 from tests.processes import GOES_ON_WITHIN, Plant, WorkerProcess
 from tests.simulator_process import SimulatorProcess
+from tests.temporal_server import encrypting
 
 CALLS: list[dict[str, Any]] = [{"name": "lookup_order", "arguments": {"order_id": "A-1042"}}]
 ASKS: dict[str, Any] = {"queued": 0.05, "in_progress": 0.1, "calls": CALLS}
@@ -132,9 +132,7 @@ async def short_histories(
     """A plant whose server suggests continuing as new after a few events."""
     config = {"limit.historyCount.suggestContinueAsNew": 30}
     async with EmbeddedTemporal(tmp_path, extra_dynamic_config=config) as server:
-        client = await connect(
-            Settings(data_dir=tmp_path), environ={"TEMPORAL_ADDRESS": server.address}
-        )
+        client = await connect(encrypting(tmp_path), environ={"TEMPORAL_ADDRESS": server.address})
         plant = Plant(server.address, client, simulator, tmp_path)
         try:
             yield plant
