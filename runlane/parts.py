@@ -20,7 +20,7 @@ from typing import Any
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
 from temporalio.client import Client
 
-from runlane import key_check, key_file
+from runlane import key_check, key_file, room
 from runlane.attention import Attention
 from runlane.children import Child, ChildFailed, how_it_ended, python_module
 from runlane.embedded import NAMESPACE, EmbeddedTemporal, EmbeddedTemporalError, PortTaken
@@ -43,6 +43,7 @@ _LONGEST_PAUSE = 30.0
 # A child that lived this long is not one that dies again and again.
 _PROVEN_SECONDS = 60.0
 _TEMPORAL_ATTEMPTS = 5
+_BETWEEN_LOOKS_AT_DISK = 10.0
 
 # The simulator takes no key, and what authenticates elsewhere must not be sent to it.
 _REAL_UPSTREAM = ("RUNLANE_UPSTREAM_URL", "RUNLANE_UPSTREAM_API", "RUNLANE_UPSTREAM_AUTH")
@@ -240,7 +241,11 @@ class Parts:
         Raises:
             UpError: Temporal doesn't come back.
         """
-        keepers: list[Awaitable[None]] = [self._keep_temporal(), self._keep(self.worker)]
+        keepers: list[Awaitable[None]] = [
+            self._keep_temporal(),
+            self._keep(self.worker),
+            self._watch_room(),
+        ]
         if self._simulator is not None:
             keepers.append(self._keep(self._simulator))
         tasks = [asyncio.ensure_future(keeper) for keeper in keepers]
@@ -378,6 +383,18 @@ class Parts:
                     continue
                 break
             self._say(f"The {child.name} is back, with pid {child.pid}.")
+
+    async def _watch_room(self) -> None:
+        """Say when the disk is about to be full, and when there is room again."""
+        short = False
+        while True:
+            shortage = room.shortage(self.options.data_dir)
+            if shortage is not None and not short:
+                self._say(f"Only {shortage}. Make room: without any, Temporal refuses all work.")
+            elif shortage is None and short:
+                self._say(f"There is room again where {self.options.data_dir} lies.")
+            short = shortage is not None
+            await asyncio.sleep(_BETWEEN_LOOKS_AT_DISK)
 
     async def _keep_temporal(self) -> None:
         loop = asyncio.get_running_loop()

@@ -12,6 +12,8 @@ from runlane.temporal import no_namespace
 _SILENT = frozenset(
     {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
 )
+# What a server says whose last write failed: it can't tell any more what its database holds.
+_CANT_WRITE = frozenset({"shard status unknown"})
 _FORBIDDEN = frozenset({RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED})
 
 
@@ -31,6 +33,11 @@ def explained(client: Client) -> Iterator[None]:
 def said(error: RPCError, client: Client) -> RunlaneError:
     """Return the error a caller is told."""
     address = client.service_client.config.target_host
+    if error.message in _CANT_WRITE:
+        return TemporalUnreachable(
+            f"Temporal at {address} can't use its database: {error.message}. If that lasts, its "
+            "disk may be full; runlane doctor looks."
+        )
     if error.status in _SILENT:
         return TemporalUnreachable(
             f"Temporal at {address} doesn't answer: {error.message}. Start it (runlane up), or set "

@@ -17,7 +17,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 import runlane
-from runlane import search_attributes, temporal, workers
+from runlane import room, search_attributes, temporal, workers
 from runlane.doctor.finding import Finding, problem
 from runlane.durations import format_duration
 from runlane.payload_store import FilePayloadStore
@@ -43,6 +43,8 @@ async def check_temporal(client: Client, settings: Settings) -> AsyncIterator[Fi
     ):
         yield await _workers(client, name, queue, activities=activities)
     yield await _payloads(client, settings)
+    async for finding in check_room(client, settings):
+        yield finding
 
 
 def versions() -> Finding:
@@ -161,6 +163,26 @@ async def _payloads(client: Client, settings: Settings) -> Finding:
         "nowhere: a request or an answer over 1 MB is refused",
         "Set RUNLANE_DATA_DIR to a directory shared with the workers, or RUNLANE_PAYLOAD_STORE.",
     )
+
+
+async def check_room(
+    client: Client, settings: Settings, least: int = room.LEAST_BYTES
+) -> AsyncIterator[Finding]:
+    """Look whether there is room on this machine for the data directory, if there is one here."""
+    named = (await namespace_data(client)).get(temporal.DATA_DIR_KEY)
+    data_dir = settings.data_dir or (Path(named) if named else None)
+    if data_dir is None or not data_dir.is_dir():
+        return
+    shortage = room.shortage(data_dir, least)
+    if shortage is None:
+        yield Finding("disk", "ok", f"there is room where {data_dir} lies")
+    else:
+        yield problem(
+            "disk",
+            shortage,
+            "Make room. Nothing is lost meanwhile: what can't be written is refused, and all goes "
+            "on by itself afterwards.",
+        )
 
 
 def _writable(path: Path) -> bool:
