@@ -15,6 +15,7 @@
     │   ├── UpstreamUnreachable
     │   └── NoWorker
     ├── CannotDecrypt          give this process the key that it lacks; nothing is lost
+    ├── PayloadStoreError      (in `payload_store`) bring the store back; nothing is lost
     ├── StartUncertain         the run may or may not exist; the message names it
     └── WaitTimeout            the caller's own patience ended; carries what was seen last
 

@@ -30,6 +30,7 @@ from temporalio.converter import (
     StorageDriverWorkflowInfo,
 )
 
+from runlane.errors import RunlaneError
 from runlane.settings import S3Location, SettingsError
 
 if TYPE_CHECKING:
@@ -47,8 +48,11 @@ _LONGEST_NAME = 200
 _KEY = re.compile(r"[A-Za-z0-9_%~-][A-Za-z0-9_.%~-]*(/[A-Za-z0-9_%~-][A-Za-z0-9_.%~-]*)*")
 
 
-class PayloadStoreError(Exception):
-    """A big payload can't be read back; the message names it and the remedy."""
+class PayloadStoreError(RunlaneError):
+    """A big payload can't be stored or read back; the message names it and the remedy."""
+
+    type = "payload_store_error"
+    code = "payload_store"
 
 
 class FilePayloadStore(StorageDriver):
@@ -69,15 +73,26 @@ class FilePayloadStore(StorageDriver):
     async def store(
         self, context: StorageDriverStoreContext, payloads: Sequence[Payload]
     ) -> list[StorageDriverClaim]:
-        """Write each payload, unless it is there already."""
+        """Write each payload, unless it is there already.
+
+        Raises:
+            PayloadStoreError: one can't be written.
+        """
         shard = _shard(context.target)
-        return [
-            # Two serializations of one map may differ, and each would be another file.
-            await asyncio.to_thread(
-                self._write, shard, payload.SerializeToString(deterministic=True)
+        try:
+            return [
+                # Two serializations of one map may differ, and each would be another file.
+                await asyncio.to_thread(
+                    self._write, shard, payload.SerializeToString(deterministic=True)
+                )
+                for payload in payloads
+            ]
+        except OSError as error:
+            msg = (
+                f"Big payloads can't be stored in {self._root}: {error.strerror}. Make it a "
+                "directory with space that the user this process runs as may write to."
             )
-            for payload in payloads
-        ]
+            raise PayloadStoreError(msg) from error
 
     async def retrieve(
         self, context: StorageDriverRetrieveContext, claims: Sequence[StorageDriverClaim]

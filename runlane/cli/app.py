@@ -115,14 +115,11 @@ def _misused(error: Any) -> int:
 
 
 def _other(error: Exception) -> int:
-    # Deferred: a command that fails has loaded these, and `--version` must not.
-    from runlane.payload_store import PayloadStoreError  # noqa: PLC0415
+    # Deferred: a command that fails has loaded it, and `--version` must not.
     from runlane.settings import SettingsError  # noqa: PLC0415
 
     if isinstance(error, SettingsError):
         return _failed(InvalidRequest(str(error), param=error.variable))
-    if isinstance(error, PayloadStoreError):
-        return _failed(RunlaneError(str(error), code="payload_missing"))
     traceback.print_exc(file=sys.stderr)
     return _failed(RunlaneError(f"{type(error).__name__}: {error}", code="unexpected"))
 

@@ -177,7 +177,7 @@ async def test_a_failed_write_leaves_nothing(
     directory = tmp_path / "default" / "run_1"
     directory.mkdir(parents=True)
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(PayloadStoreError, match="No space left"):
         await _store(tmp_path, _of("run_1"))
 
     assert [] == _files(tmp_path)
