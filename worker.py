@@ -39,8 +39,9 @@ MAX_EFFECTS = 1000
 upstream doesn't fill them. How much it is asked at once is limited in its client."""
 MAX_POLLS = 600
 """Attached polls that one worker holds at a time; they have a queue and slots of their own."""
-MAX_CACHED_WORKFLOWS = 1000
-"""Runs that one worker keeps in memory; one beyond them is replayed when it goes on."""
+MAX_CACHED_WORKFLOWS = 600
+"""Runs that one worker keeps in memory, 0.2 MB each; one beyond them is replayed when it goes on.
+As many as can have an attached poll."""
 GRACE = timedelta(seconds=15)
 """How long a worker that is told to stop waits for effects; attached polls hand over at once."""
 
