@@ -132,7 +132,7 @@ class Plant:
         lab.task_queue = self.lab.task_queue
         return lab
 
-    async def worker(self, root: Path = _ROOT, **environ: str) -> WorkerProcess:
+    async def worker(self, root: Path = _ROOT, /, **environ: str) -> WorkerProcess:
         """Start one more worker on the queue, with these variables besides.
 
         Args:
