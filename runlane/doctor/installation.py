@@ -18,6 +18,7 @@ from temporalio.service import RPCError
 
 import runlane
 from runlane import room, search_attributes, temporal, workers
+from runlane.doctor.encryption import check_encryption
 from runlane.doctor.finding import Finding, problem
 from runlane.durations import format_duration
 from runlane.payload_store import FilePayloadStore
@@ -33,7 +34,7 @@ _PACKAGES = ("temporalio", "httpx", "pydantic")
 
 
 async def check_temporal(client: Client, settings: Settings) -> AsyncIterator[Finding]:
-    """Check the server, the namespace, the workers and the payload store."""
+    """Check the server, the namespace, the workers, the payload store and the keys."""
     yield await _server(client)
     yield await _retention(client)
     yield await _attributes(client)
@@ -43,6 +44,7 @@ async def check_temporal(client: Client, settings: Settings) -> AsyncIterator[Fi
     ):
         yield await _workers(client, name, queue, activities=activities)
     yield await _payloads(client, settings)
+    yield await check_encryption(client)
     async for finding in check_room(client, settings):
         yield finding
 

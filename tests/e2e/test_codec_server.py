@@ -25,6 +25,8 @@ TOKEN = "a-token-of-enough-characters"
 MARKER = "what-the-codec-server-may-show"
 BIG = MARKER * 3_000
 
+pytestmark = pytest.mark.slow
+
 
 class Codec:
     """A running codec server; `document` is what it said when it was ready."""

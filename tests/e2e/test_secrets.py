@@ -8,12 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from runlane import Runlane, search_attributes
 from runlane.embedded import EmbeddedTemporal
 from runlane.settings import Settings
 from runlane.temporal import connect
 from tests.processes import Plant
 from tests.simulator_process import SimulatorProcess
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 BIG = 60_000
 """Bytes: over what stays in the history."""
