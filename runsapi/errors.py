@@ -17,6 +17,7 @@ of its answers can be told apart by nothing else; the functions below read them.
 """
 
 import re
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,6 +25,9 @@ from typing import Any
 
 MAX_MESSAGE = 2_000
 """Characters of an upstream's error message that are kept."""
+
+_LONGEST_BY_OUR_CLOCK = 60.0
+"""Seconds until a date that an upstream names without saying what time it has."""
 
 _ENDLESS = 1e9
 """Seconds; what is longer is a mistake and no wish."""
@@ -181,10 +185,10 @@ def _until(text: str, now: str) -> float | None:
     except ValueError:
         return None
     try:
-        # By the upstream's own clock: ours may be a day off.
+        # By the upstream's own clock, for ours may be a day off.
         wait = (when - _moment(now)).total_seconds()
     except ValueError:
-        wait = (when - datetime.now(UTC)).total_seconds()
+        wait = min(when.timestamp() - time.time(), _LONGEST_BY_OUR_CLOCK)
     return wait if wait > 0 else None
 
 

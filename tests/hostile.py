@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -88,6 +89,7 @@ class HostileUpstream:
         if method == "POST" and not rest:
             self.creates[thread_id] = self.creates.get(thread_id, 0) + 1
             run = {"id": f"run_{thread_id}", "status": "queued", "metadata": body["metadata"]}
+            run["created_at"] = int(time.time())
             self._runs[thread_id] = run
             return "create", run
         if rest and rest[-1] == "submit_tool_outputs":
