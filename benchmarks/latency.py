@@ -21,6 +21,8 @@ _LEAST_SPREAD = 0.5
 """Legs are spread evenly around their length, by this share or these seconds: a loop of 1 s meets
 ends at any moment of its second, and none is lucky by the length chosen."""
 _START_WITHIN = 10.0
+"""Seconds in which the longest legs begin. Shorter ones begin all the while, so that no crowd of
+starts is measured."""
 
 Drive = Callable[[str, str], Awaitable[None]]
 """Create a run on a thread, by an assistant, and return as soon as its end can be known."""
@@ -37,6 +39,7 @@ class _Leg(NamedTuple):
 async def measure(site: Site, *, quick: bool) -> list[Row]:
     """Return median added latency and GETs of legs, one leg a run and all of them side by side."""
     nominals, samples = ((1.0,), 3) if quick else ((1.0, 5.0, 20.0, 60.0), 15)
+    spread_out = 1.0 if quick else _START_WITHIN
     if not quick:
         # What is read in the end is then this subject's alone, and small.
         await site.upstream.forget()
@@ -48,7 +51,16 @@ async def measure(site: Site, *, quick: bool) -> list[Row]:
             "loop_5s": lambda *ids: _loop(upstream, 5000, *ids),
         }
         tasks = [
-            asyncio.create_task(_leg(site, way, drive, nominal, (number + 0.5) / samples))
+            asyncio.create_task(
+                _leg(
+                    site,
+                    way,
+                    drive,
+                    nominal,
+                    place=(number + 0.5) / samples,
+                    begin_within=max(nominals) - nominal + spread_out,
+                )
+            )
             for nominal in nominals
             for number in range(samples)
             for way, drive in ways.items()
@@ -63,11 +75,13 @@ async def measure(site: Site, *, quick: bool) -> list[Row]:
     return await _rows(site, legs, nominals)
 
 
-async def _leg(site: Site, way: str, drive: Drive, nominal: float, place: float) -> _Leg:
+async def _leg(
+    site: Site, way: str, drive: Drive, nominal: float, *, place: float, begin_within: float
+) -> _Leg:
     lasts = nominal + max(_SPREAD * nominal, _LEAST_SPREAD) * (2 * place - 1)
     rounds = [{"queued": 0, "in_progress": lasts, "says": "Done."}]
     assistant_id, thread_id = await site.upstream.assistant(rounds=rounds), new_thread()
-    await asyncio.sleep(place * min(_START_WITHIN, nominal * 10))
+    await asyncio.sleep(place * begin_within)
     await drive(thread_id, assistant_id)
     return _Leg(way, nominal, thread_id, lasts, time.time())
 
