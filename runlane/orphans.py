@@ -67,13 +67,17 @@ async def ended(client: Client, limit: int | None = None) -> AsyncIterator[Aband
         description = await _still_ended(client, row.id, row.run_id)
         if description is None or description.close_time is None or description.status is None:
             continue
+        thread_id = description.typed_search_attributes.get(search_attributes.THREAD)
+        if not thread_id:
+            # Somebody else's workflow by the name of ours.
+            continue
         yield Abandoned(
             run_id=row.id,
             execution=row.run_id,
             how=ENDED_IN_TEMPORAL[description.status],
             created_at=created_at(description),
             closed_at=description.close_time.timestamp(),
-            thread_id=description.typed_search_attributes.get(search_attributes.THREAD) or "",
+            thread_id=thread_id,
             upstream=await _lived_on(client, description),
         )
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from runlane.embedded import EmbeddedTemporal
 from tests.processes import Plant
 
 TOOLS = [
@@ -360,17 +361,22 @@ async def test_a_bad_setting_is_bad_input(bare: Shell) -> None:
     assert "RUNLANE_UPSTREAM_URL" == said.document["error"]["param"]
 
 
-async def test_doctor_says_what_to_do_about_each_finding(bare: Shell) -> None:
+async def test_doctor_says_what_to_do_about_each_finding(bare: Shell, tmp_path: Path) -> None:
     """Exit code 1 while something is to be mended, 0 once nothing is."""
-    sick = await bare("doctor", code=1)
-    await bare.plant.worker()
-    run_id = await bare.create(tools=False)
-    await bare("poll", run_id, code=0)
-    well = await bare("doctor", "--json", code=0)
-    bare.environ["RUNLANE_UPSTREAM_URL"] = "http://127.0.0.1:1/v1"
-    no_upstream = await bare("doctor", "--json", code=1)
-    bare.environ["TEMPORAL_ADDRESS"] = "127.0.0.1:1"
-    no_temporal = await bare("doctor", code=1)
+    # A server that knows no other test's runs.
+    async with EmbeddedTemporal(tmp_path / "server") as server:
+        bare.environ["TEMPORAL_ADDRESS"] = server.address
+        bare.plant._environ["TEMPORAL_ADDRESS"] = server.address
+        sick = await bare("doctor", code=1)
+        await bare.plant.worker()
+        run_id = await bare.create(tools=False)
+        await bare("poll", run_id, code=0)
+        well = await bare("doctor", "--json", code=0)
+        bare.environ["RUNLANE_UPSTREAM_URL"] = "http://127.0.0.1:1/v1"
+        no_upstream = await bare("doctor", "--json", code=1)
+        bare.environ["TEMPORAL_ADDRESS"] = "127.0.0.1:1"
+        no_temporal = await bare("doctor", code=1)
+        await bare.plant.dispose()
 
     assert "Start one: runlane worker" in sick.out
     assert well.document["healthy"] is True
