@@ -16,6 +16,7 @@ from runsapi import Assistants
 from tests.lab import QUICK, Lab, eventually
 from tests.simulator_process import SimulatorProcess
 from worker import build_workers
+from workflows import progress
 from workflows.contract import AnswerOutcome, CancelRequest
 
 NOW = 2_000_000_000
@@ -139,6 +140,28 @@ async def test_a_lost_answer_and_the_next_round_under_the_same_id(
         await run.answer_all("second")
         assert (await run.result()).run.status == "completed"
     assert clone.submitted == [{"call_0": "first"}, {"call_0": "second"}]
+
+
+async def test_an_old_round_and_the_next_one_under_the_same_id(
+    served: Callable[[Clone], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer to a round that was answered meanwhile, by others or in a history undone since, is
+    not sent to the next round.
+    """
+    monkeypatch.setattr(progress, "LOOK_AFTER", 0.2)
+    clone = Clone([("call_0", "f", "{}")], [("call_0", "f", '{"n":2}')])
+    async with served(clone) as lab:
+        # By itself it doesn't look in time.
+        run = await lab.start(timing=QUICK.model_copy(update={"look_floor": 60.0}))
+        await run.until(lambda view: view.runlane.rounds == 1)
+        clone.ask(clone.runs[0])
+        await asyncio.sleep(0.5)
+        await run.answer_all("first")
+        await run.until(lambda view: view.runlane.rounds == 2)
+        assert clone.submitted == []
+        await run.answer_all("second")
+        assert (await run.result()).run.status == "completed"
+    assert clone.submitted == [{"call_0": "second"}]
 
 
 @pytest.mark.parametrize(
