@@ -6,9 +6,6 @@ from typing import Any
 
 import pytest
 from temporalio import workflow
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import EventType
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
@@ -18,11 +15,10 @@ from runlane import Runlane, search_attributes
 from runlane.doctor import Finding
 from runlane.doctor.orphans import check_orphans
 from runlane.settings import Settings
-from tests.histories import history
 from tests.lab import Lab, LabRun, eventually
 from tests.outsider import Outsider
+from tests.resetting import reset
 from workflows.contract import WORKFLOW
-from workflows.run import RunWorkflow
 
 ENDLESS = {"queued": 0.0, "ends": "never"}
 ASK = {"queued": 0.0, "in_progress": 0.0, "calls": [{"name": "pay"}]}
@@ -80,27 +76,6 @@ async def start_plainly(lab: Lab, run_id: str, **options: Any) -> WorkflowHandle
             ]
         ),
         **options,
-    )
-
-
-async def reset(lab: Lab, run_id: str) -> None:
-    """Begin a run anew, ended or not, as an operator does."""
-    handle = lab.client.get_workflow_handle(run_id)
-    task = next(
-        event.event_id
-        for event in await history(LabRun(handle))
-        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
-    )
-    await lab.client.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace=lab.client.namespace,
-            workflow_execution=WorkflowExecution(
-                workflow_id=run_id, run_id=(await handle.describe()).run_id
-            ),
-            reason="a test",
-            workflow_task_finish_event_id=task,
-            request_id=f"{run_id}-{task}",
-        )
     )
 
 
@@ -178,12 +153,11 @@ async def test_a_run_that_was_begun_anew_keeps_its_upstream_run(
     await run.handle.terminate("by hand")
     found = await orphan(lab, run.id)
 
-    await reset(lab, run.id)
+    successor = await reset(lab, run)
 
     assert found.fix is not None
     assert await found.fix.apply() == "left alone: the run lives again"
     assert await findings(lab, run.id) == []
-    successor = LabRun(lab.client.get_workflow_handle_for(RunWorkflow.run, run.id))
     await successor.answer_all()
     assert (await successor.result()).run.status == "completed"
     assert await lab.received("runs.cancel") == 0
@@ -250,8 +224,7 @@ async def test_lists_show_what_temporal_ended_and_each_run_once(
     assert why is not None
     assert "terminated in Temporal" in why
 
-    await reset(lab, run.id)
-    successor = LabRun(lab.client.get_workflow_handle_for(RunWorkflow.run, run.id))
+    successor = await reset(lab, run)
     await successor.until_status("requires_action")
     await eventually(rows, lambda found: found == [("requires_action", None)])
     assert await rows("failed") == []

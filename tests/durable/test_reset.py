@@ -4,50 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 
 from tests.histories import history
-from tests.lab import Lab, LabRun, eventually
+from tests.lab import Lab, eventually
 from tests.outsider import Outsider
-from workflows.run import RunWorkflow
+from tests.resetting import reset
 
 ASK = {"queued": 0.05, "in_progress": 0.05, "calls": [{"name": "pay"}]}
 LAST = {"queued": 0.05, "in_progress": 0.05, "says": "Done."}
 ENDLESS = {"queued": 0.0, "ends": "never"}
-
-
-async def reset(lab: Lab, run: LabRun, chosen: Callable[[HistoryEvent], bool]) -> LabRun:
-    """Reset the run to the first completed workflow task that is chosen; return it as it is now."""
-    present = (await run.handle.describe()).run_id
-    task = next(
-        event
-        for event in await history(run)
-        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED and chosen(event)
-    )
-    answer = await lab.client.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace=lab.client.namespace,
-            workflow_execution=WorkflowExecution(workflow_id=run.id, run_id=present),
-            reason="a test",
-            workflow_task_finish_event_id=task.event_id,
-            request_id=f"{run.id}-{task.event_id}",
-        )
-    )
-
-    async def current() -> str | None:
-        return (await run.handle.describe()).run_id
-
-    await eventually(current, lambda now: now == answer.run_id)
-    # A handle of the start would tell of the execution that the reset terminated.
-    return LabRun(lab.client.get_workflow_handle_for(RunWorkflow.run, run.id))
-
-
-def the_first(event: HistoryEvent) -> bool:
-    """Choose the task that began the run."""
-    return True
+SUBMIT = "runs.submit_tool_outputs"
 
 
 def scheduling(run_events: list[HistoryEvent], activity: str) -> Callable[[HistoryEvent], bool]:
@@ -66,7 +33,7 @@ async def test_a_reset_to_the_beginning_adopts_the_upstream_run(lab: Lab) -> Non
     run = await lab.start(deadline=3600.0)
     before = await run.until_status("requires_action")
 
-    run = await reset(lab, run, the_first)
+    run = await reset(lab, run)
 
     after = await run.until_status("requires_action")
     assert after.runlane.upstream_run_id == before.runlane.upstream_run_id
@@ -87,7 +54,7 @@ async def test_a_reset_to_the_beginning_after_the_submit(lab: Lab, outsider: Out
     await run.answer_all("paid")
     await run.until(lambda view: [a.outcome for a in view.runlane.answers] == ["submitted"])
 
-    run = await reset(lab, run, the_first)
+    run = await reset(lab, run)
 
     view = await run.until(lambda view: view.runlane.upstream_run_id is not None)
     assert view.runlane.upstream_run_id == outsider.runs()[0]["id"]
@@ -96,6 +63,30 @@ async def test_a_reset_to_the_beginning_after_the_submit(lab: Lab, outsider: Out
     assert result.run.status == "completed"
     assert await lab.received("runs.create") == 1
     assert await lab.received("runs.submit_tool_outputs") == 1
+
+
+async def test_a_reset_to_the_beginning_after_two_rounds(lab: Lab, outsider: Outsider) -> None:
+    """Begun anew while its third round waits, a run takes the upstream as it stands: nothing that
+    was submitted is submitted again, under whatever ids the calls come.
+    """
+    await lab.scenario(rounds=[ASK, ASK, ASK, LAST])
+    run = await lab.start()
+    for number in (1, 2):
+        await run.until(lambda view, n=number: view.runlane.rounds == n)  # type: ignore[misc]
+        await run.answer_all(f"paid {number}")
+    before = await run.until(lambda view: view.runlane.rounds == 3)
+
+    run = await reset(lab, run)
+
+    after = await run.until_status("requires_action")
+    assert after.runlane.upstream_run_id == before.runlane.upstream_run_id
+    assert after.runlane.pending[0].tool_call_id == before.runlane.pending[0].tool_call_id
+    await run.answer_all("paid 3")
+    assert (await run.result()).run.status == "completed"
+    sent = [body["tool_outputs"][0]["output"] for body in outsider.bodies(SUBMIT)]
+    assert sent == ["paid 1", "paid 2", "paid 3"]
+    assert await lab.received(SUBMIT) == 3
+    assert await lab.received("runs.create") == 1
 
 
 @pytest.mark.parametrize("second", [ENDLESS, {**ASK, "calls": [{"name": "other"}]}])
@@ -160,7 +151,7 @@ async def test_a_reset_after_a_cancel(lab: Lab, outsider: Outsider) -> None:
     await run.cancel()
     assert (await run.result()).run.status == "cancelled"
 
-    run = await reset(lab, run, the_first)
+    run = await reset(lab, run)
 
     result = await run.result()
     assert result.run.status == "cancelled"
