@@ -17,18 +17,13 @@ from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 from temporalio.client import Client
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from runlane import blocked, messages, reading, receipts, requests, temporal
+from runlane import blocked, messages, reading, receipts, requests, starting, temporal
 from runlane.errors import (
     AnswersRefused,
-    KeyReused,
     NoWorker,
     RunEnded,
     RunlaneError,
-    StartUncertain,
-    TemporalUnreachable,
 )
 from runlane.listing import ListQuery, RunList, checked_kind
 from runlane.payload_store import AbsentPayloadStore
@@ -36,26 +31,21 @@ from runlane.rpc import explained
 from runlane.settings import Settings
 from runlane.steps import Steps
 from runlane.streaming import RunStream
-from runlane.visibility import first_attributes, request_memo
+from runlane.visibility import request_memo
 from runlane.waiting import PATIENCE, Look, watch
 from runsapi import Run, RunStatus
 from workflows.contract import (
     CANCEL_UPDATE,
     MAX_MESSAGE_BYTES,
-    REQUEST_MEMO,
     SUBMIT_TOOL_OUTPUTS_UPDATE,
     UPDATE_METADATA_UPDATE,
-    WORKFLOW,
     Acknowledged,
     CancelRequest,
     MetadataUpdate,
     Receipts,
-    RunRequest,
     RunView,
 )
-from workflows.state import RunInput
 
-_START_TIMEOUT = timedelta(seconds=15)
 _MESSAGE_TRIES = 3
 _BETWEEN_TRIES_SECONDS = 0.3
 
@@ -161,7 +151,10 @@ class Runs:
         """Do as `create` does, with the protocol's parameters as one mapping; return the view."""
         limit = requests.MAX_STORED_REQUEST_BYTES if self._stores() else MAX_MESSAGE_BYTES
         asked = requests.asked(thread_id, params, max_bytes=limit, **options)
-        if await self._start(asked.run_id, asked.request):
+        started = await starting.start(
+            self._client, self._settings.task_queue, asked.run_id, asked.request
+        )
+        if started:
             return requests.first_view(asked.run_id, asked.request)
         return await self.view(asked.run_id)
 
@@ -429,43 +422,6 @@ class Runs:
         with explained(self._client):
             view = await reading.read(self._client, run_id, thread_id=thread_id, patience=patience)
         return blocked.with_remedy(view)
-
-    async def _start(self, run_id: str, request: RunRequest) -> bool:
-        """Start the workflow; return false where the run is there already, by the same request."""
-        try:
-            with explained(self._client):
-                await self._client.start_workflow(
-                    WORKFLOW,
-                    RunInput(request=request),
-                    id=run_id,
-                    task_queue=self._settings.task_queue,
-                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                    id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                    memo={REQUEST_MEMO: request.memo(request.params.get("metadata") or {})},
-                    search_attributes=first_attributes(request),
-                    rpc_timeout=_START_TIMEOUT,
-                )
-        except WorkflowAlreadyStartedError:
-            await self._compare(run_id, request)
-            return False
-        except TemporalUnreachable as error:
-            text = (
-                f"Temporal's answer was lost: {error.message} The run may exist or not; look with "
-                f"runlane retrieve {run_id}."
-            )
-            raise StartUncertain(text, run_id) from error
-        return True
-
-    async def _compare(self, run_id: str, request: RunRequest) -> None:
-        with explained(self._client):
-            description = await reading.describe(self._client, run_id)
-            memo = await request_memo(description)
-        if memo is None or memo.digest != request.digest():
-            text = (
-                f"The idempotency key belongs to {run_id}, which was created by another request. "
-                "Use a new key, or send the first request unchanged."
-            )
-            raise KeyReused(text, param="idempotency_key")
 
     async def _check(self, run_id: str, thread_id: str | None) -> None:
         """Look for the run, and whether its words can be read here, before it is sent anything.

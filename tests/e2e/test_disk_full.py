@@ -10,7 +10,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from runlane import Runlane, RunlaneError, orchestrator
+from runlane import Runlane, RunlaneError, starting
 from runlane.doctor.installation import check_room
 from runlane.embedded import EmbeddedTemporal
 from runlane.errors import StartUncertain
@@ -51,7 +51,7 @@ async def test_all_goes_on_when_there_is_room_again(
     """What was acknowledged is kept, what can't be is refused in so many words, and runs go on by
     themselves; nothing is created or submitted twice.
     """
-    monkeypatch.setattr(orchestrator, "_START_TIMEOUT", timedelta(seconds=4))
+    monkeypatch.setattr(starting, "_TIMEOUT", timedelta(seconds=4))
     client = await connect(
         Settings(data_dir=tmp_path), environ={"TEMPORAL_ADDRESS": server.address}
     )
