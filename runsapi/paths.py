@@ -6,7 +6,6 @@ from urllib.parse import quote
 from runsapi.errors import InvalidParameter
 from runsapi.limits import MAX_ID
 
-
 SEPARATORS = "/\\?#%"
 """What would lead elsewhere, or could be read so by a proxy on the way, percent-encoded too."""
 

@@ -78,3 +78,35 @@ async def test_an_upstream_that_is_slower_than_the_timeout(plant: Plant) -> None
 
     assert [result.run.status for result in results] == ["cancelled", *["completed"] * (SLOW - 1)]
     assert await created() == [(1, 0), *[(1, 1)] * (SLOW - 1)]
+
+
+async def test_what_waits_for_its_turn_is_not_sent_once_the_run_is_stopped(plant: Plant) -> None:
+    """The one place is taken, so the create of a second run hasn't left when it is cancelled: it
+    is given up, nothing is uncertain, and no upstream run ever comes to be.
+    """
+    lab, other = plant.lab, plant.another_lab()
+    await plant.worker(RUNLANE_UPSTREAM_MAX_CONCURRENCY="1")
+    await lab.scenario(rounds=[DONE])
+    held = await lab.fault("runs.create", "hold_before")
+    first = await lab.start()
+    await lab.held(held)
+    waiting = await other.start()
+
+    async def at_work() -> bool:
+        described = await waiting.handle.describe()
+        pending = described.raw_description.pending_activities
+        return any(activity.HasField("last_heartbeat_time") for activity in pending)
+
+    async def given_up() -> bool:
+        return bool({"ACTIVITY_TASK_FAILED", "ACTIVITY_TASK_CANCELED"} & {*await waiting.events()})
+
+    await eventually(at_work, bool)
+    await waiting.cancel()
+    await eventually(given_up, bool)
+    await lab.release(held)
+    result = await waiting.result()
+
+    assert result.run.status == "cancelled"
+    assert result.runlane.uncertain is None
+    assert (await first.result()).run.status == "completed"
+    assert await other.received("runs.create") == 0
