@@ -78,8 +78,8 @@ SEED_VARIABLE = "RUNLANE_PROPERTY_SEED"
 SUGGESTED_AT = 60
 """Events from which on the server suggests to continue as new."""
 
-_PLAYERS = {0: (4, 1), 2: (2, 3), MAX_CACHED_WORKFLOWS: (1, 10)}
-"""By what a worker keeps: how many workers there are, and the runs at play on each.
+_PLAYERS = {0: (2, 2), 2: (1, 6), MAX_CACHED_WORKFLOWS: (1, 10)}
+"""By what a worker keeps: how many pairs of workers there are, and the runs at play on each.
 
 A worker that keeps none does one task at a time, and those of more runs would time out unheeded."""
 _CACHES = tuple(_PLAYERS)
@@ -579,8 +579,8 @@ class Stage:
 
         async with contextlib.AsyncExitStack() as stack:
             some = []
-            for cache, (workers, at_once) in _PLAYERS.items():
-                for _ in range(workers):
+            for cache, (pairs, at_once) in _PLAYERS.items():
+                for _ in range(pairs):
                     lab = Lab(self._client, self._simulator)
                     await stack.enter_async_context(lab.worker(max_cached_workflows=cache))
                     some += [asyncio.create_task(play_some(cache, lab)) for _ in range(at_once)]
