@@ -69,9 +69,8 @@ class Phases:
         labs = self.labs
         for name in ("leg", "timer"):
             await labs[name].scenario(rounds=[ENDLESS])
-        for name in ("waiting", "blocked"):
+        for name in ("waiting", "parked", "blocked"):
             await labs[name].scenario(rounds=[ASK, LAST])
-        await labs["parked"].scenario(expires_after=1, rounds=[ASK])
         await labs["ended"].scenario(rounds=[LAST])
         self._fault = await labs["blocked"].fault(
             "runs.submit_tool_outputs", "unauthorized", times=0
@@ -81,6 +80,9 @@ class Phases:
             self.runs[name] = await lab.start(**options)
         await self.runs["blocked"].answer_all()
         await self.runs["blocked"].until(lambda view: view.runlane.blocked is not None)
+        # Expired only once it has asked: on a slow machine a short life could end before.
+        asked = await self.runs["parked"].until_status("requires_action")
+        await labs["parked"].force(str(asked.runlane.upstream_run_id), "expired")
         await self.runs["parked"].until(lambda view: view.runlane.parked)
         await self.runs["waiting"].until_status("requires_action")
         for name in ("leg", "timer"):
@@ -89,7 +91,6 @@ class Phases:
 
     async def end(self) -> None:
         """Bring each run to its end."""
-        await self.labs["parked"].scenario(rounds=[ASK, LAST])
         await asyncio.to_thread(self.labs["blocked"].simulator.remove_fault, self._fault)
         await self.runs["blocked"].handle.signal(RunWorkflow.nudge)
         for name in ("waiting", "parked"):

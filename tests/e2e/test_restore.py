@@ -152,12 +152,11 @@ async def runs_of_before(installation: Installation) -> dict[Lab, LabRun]:
     """Bring runs to where a copy may find them; the last one has no worker yet."""
     leg, asked, answered, parked, creating, submitting = (installation.lab() for _ in range(6))
     late = installation.late.lab
-    for lab in (asked, answered, submitting):
+    for lab in (asked, answered, parked, submitting):
         await lab.scenario(rounds=[ASK, LAST])
     await leg.scenario(rounds=[{**ASK, "in_progress": 4.0}, LAST])
     for lab in (creating, late):
         await lab.scenario(rounds=[LAST])
-    await parked.scenario(expires_after=1, rounds=[ASK, LAST])
     held_create = await creating.fault("runs.create", "hold_after")
     held_submit = await submitting.fault("runs.submit_tool_outputs", "hold_before")
     installation.held = [(creating, held_create), (submitting, held_submit)]
@@ -170,8 +169,10 @@ async def runs_of_before(installation: Installation) -> dict[Lab, LabRun]:
         await runs[lab].until_status("requires_action")
     await runs[submitting].answer_all()
     await submitting.held(held_submit)
+    # Expired only once it has asked: on a slow machine a short life could end before.
+    expiring = await runs[parked].until_status("requires_action")
+    await parked.force(str(expiring.runlane.upstream_run_id), "expired")
     await runs[parked].until(lambda view: view.runlane.parked)
-    await parked.scenario(rounds=[ASK, LAST])
     await runs[leg].until(lambda view: view.runlane.attempt == 1)
     return runs
 
