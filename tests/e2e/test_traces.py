@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import sys
-import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.otlp_receiver import OtlpReceiver, ReceivedSpan
 from tests.processes import Plant
 from tests.simulator_process import SimulatorProcess
 from tests.temporal_server import encrypting
+from workflows.contract import RunView
 from workflows.run import RunWorkflow
 
 MAX_EVENTS = 40
@@ -107,9 +107,10 @@ async def test_one_trace_a_run(restless: Plant, otlp: OtlpReceiver, tmp_path: Pa
     await eventually(lambda: _names(otlp, run_id), lambda names: "upstream runs.create" in names)
     await first.kill()
     second = await restless.worker(**traced(otlp))
-    for _ in range(2):
-        await run.answer_all(SECRETS[1])
-        await run.until(lambda view: not view.runlane.pending)
+    first_call = _pending(await run.until(lambda view: bool(_pending(view)), seconds=60))
+    await run.submit(*((call_id, SECRETS[1]) for call_id in first_call))
+    second_call = _pending(await run.until(lambda view: bool(_pending(view) - first_call)))
+    await run.submit(*((call_id, SECRETS[1]) for call_id in second_call - first_call))
     result = await run.result()
     second.terminate()
     assert 0 == await second.wait()
@@ -133,6 +134,10 @@ async def test_one_trace_a_run(restless: Plant, otlp: OtlpReceiver, tmp_path: Pa
         assert [] == [secret for secret in SECRETS if secret in span.raw], span.raw
 
 
+def _pending(view: RunView) -> set[str]:
+    return {call.tool_call_id for call in view.runlane.pending}
+
+
 async def _names(otlp: OtlpReceiver, run_id: str) -> set[str]:
     return {span.name for span in otlp.of_run(run_id)}
 
@@ -148,7 +153,7 @@ def _is_a_tree(spans: list[ReceivedSpan]) -> None:
 
 @pytest.mark.slow
 async def test_a_collector_that_is_down(plant: Plant) -> None:
-    """Runs go on, a worker and a command end in time, and the log says it once."""
+    """Runs go on, with no event more; a worker and a command end; the log says it once."""
     lab = plant.lab
     await lab.scenario(rounds=[ASKS, {"queued": 0.05, "in_progress": 0.05}])
     nobody = {
@@ -159,9 +164,7 @@ async def test_a_collector_that_is_down(plant: Plant) -> None:
     worker = await plant.worker(**nobody)
     words = ("--thread", lab.thread_id, "--assistant", lab.assistant_id)
 
-    began = time.monotonic()
     said = await command(plant, "create", *words, **nobody)
-    assert 20 > time.monotonic() - began
     run = LabRun(plant.client.get_workflow_handle_for(RunWorkflow.run, said.split()[0]))
     await run.answer_all()
     assert "completed" == (await run.result()).run.status

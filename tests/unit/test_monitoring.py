@@ -24,6 +24,7 @@ from runlane.monitoring.endpoint import Endpoint
 from runlane.monitoring.figures import RunFigures, _Figures
 from runlane.monitoring.readiness import Readiness
 from runlane.monitoring.sdk_metrics import SdkMetrics
+from runlane.monitoring.spans import Tracing
 from runlane.settings import Address, LogFormat, SettingsError
 from runsapi import (
     APIConnectionError,
@@ -292,3 +293,19 @@ def test_traces_that_can_not_be_made(variable: str, value: str) -> None:
     """The error names the variable and what to set."""
     with pytest.raises(SettingsError, match=f"^{variable}: '{value}' isn't supported; set "):
         traces.wanted_by({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", variable: value})
+
+
+async def test_a_collector_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a process waits for its last spans for a moment only."""
+    listener = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
+    async with listener:
+        port = listener.sockets[0].getsockname()[1]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
+        tracing = Tracing()
+        tracing.interceptor.tracer.start_span("last").end()
+
+        began = time.monotonic()
+        await asyncio.to_thread(tracing.flush)
+
+        assert 1 < time.monotonic() - began < 20
