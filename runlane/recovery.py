@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from temporalio.client import Client
@@ -41,6 +42,7 @@ class Recovery:
         key_file: where the key comes from, if it comes from a file.
         ask_seconds: between two questions to the upstream.
         look_seconds: between two questions to Temporal while no run is blocked.
+        passes: as `PASSES`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Recovery:
         key_file: Path | None = None,
         ask_seconds: float = ASK_SECONDS,
         look_seconds: float = LOOK_SECONDS,
+        passes: Sequence[float] = PASSES,
     ) -> None:
         self._client = client
         self._upstream = upstream
@@ -59,6 +62,7 @@ class Recovery:
         self._key_file = key_file
         self._ask_seconds = ask_seconds
         self._look_seconds = look_seconds
+        self._after = passes
         # A worker that has just been started may be the one with the mended key.
         self._refused = True
         self._passes: list[float] = []
@@ -101,7 +105,7 @@ class Recovery:
             return True
         now = time.monotonic()
         if self._refused:
-            self._refused, self._passes = False, [now + after for after in PASSES]
+            self._refused, self._passes = False, [now + after for after in self._after]
         due = [at for at in self._passes if at <= now]
         if due:
             told = await blocked.nudge_all(

@@ -123,6 +123,8 @@ async def watching(
             key_file=key_file,
             ask_seconds=0.2,
             look_seconds=0.2,
+            # A later one would hide what is not noticed.
+            passes=(0.0,),
         )
         task = asyncio.create_task(recovery.run())
         try:
