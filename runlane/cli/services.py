@@ -128,7 +128,7 @@ def _codec_server(
     ] = "127.0.0.1",
     json: Json = False,
 ) -> None:
-    """Show encrypted runs to Temporal's UI and command line, for a token."""
+    """Show encrypted runs to Temporal's own UI and command line."""
     # Deferred: it brings a web server.
     from runlane.codec_serving import run_codec_server  # noqa: PLC0415
 
@@ -136,7 +136,7 @@ def _codec_server(
 
 
 def _demo() -> None:
-    """Show two runs: one waits for an answer, one loses its worker.
+    """Show two runs: one asks for an answer, one loses its worker.
 
     Takes under a minute, offline and without a key; nothing is left running.
     """

@@ -83,11 +83,11 @@ async def test_a_blocked_run_goes_on_at_a_nudge(lab: Lab) -> None:
     """Who has mended something needn't wait for the curve, nor for the caller's own interval."""
     await lab.scenario(rounds=[DONE])
     await lab.fault("runs.retrieve", "unauthorized")
-    run = await lab.start(timing=RARELY, poll_interval_ms=60_000)
+    run = await lab.start(timing=RARELY, poll_interval_ms=9_000)
     await run.until(is_blocked)
 
     await run.handle.signal(RunWorkflow.nudge)
-    result = await run.result()
+    result = await run.result(seconds=8)
 
     assert result.run.status == "completed"
 
