@@ -63,6 +63,8 @@ class RunWorkflow(RunHandlers):
         self._poll: asyncio.Task[Observed] | None = None
         self._may_have_acted = False
         """Whether the effect that failed last may have reached the upstream."""
+        self._begun_anew = input.state is None and self._may_repeat()
+        """Whether this is a Reset: upstream there may be a run that this history doesn't know."""
 
     @workflow.run
     async def run(self, input: RunInput) -> contract.RunView:
@@ -117,6 +119,8 @@ class RunWorkflow(RunHandlers):
     def _next_step_to_the_end(self) -> Callable[[], Awaitable[None]]:
         """Say what a run does that was stopped: cancel upstream, find out the truth, end."""
         state, run = self._state, self._state.run
+        if self._begun_anew and (run is None or progress.is_expired(state, self._options)):
+            self._begun_anew, state.create_unsettled = False, True
         is_over = run is None or run.status in TERMINAL or state.stop == StopReason.GONE
         if (is_over and not state.create_unsettled) or self._now() >= self._give_up_at():
             return self._end

@@ -1,5 +1,6 @@
 """Temporal's Reset: a run begins again from an old moment, while upstream nothing is undone."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -158,3 +159,37 @@ async def test_a_reset_after_a_cancel(lab: Lab, outsider: Outsider) -> None:
     assert await _statuses(outsider) == ["cancelled"]
     assert await lab.accepted("runs.create") == 1
     assert await lab.accepted("runs.cancel") == 1
+
+
+@pytest.mark.parametrize("expired", [False, True])
+async def test_a_reset_while_a_cancel_is_under_way(
+    lab: Lab, outsider: Outsider, expired: bool
+) -> None:
+    """Temporal hands the cancel over once more, before the run begun anew has looked upstream:
+    what it created before is found and cancelled all the same.
+    """
+    await lab.scenario(rounds=[ASK, ENDLESS if expired else LAST])
+    run = await lab.start()
+    view = await run.until_status("requires_action")
+    if expired:
+        await lab.force(str(view.runlane.upstream_run_id), "expired")
+        await run.answer_all()
+        await run.until(lambda view: view.runlane.attempt == 2)
+    refused = await lab.fault("runs.cancel", "status", status=503, times=0)
+    await run.cancel()
+    await eventually(lambda: lab.received("runs.cancel"), lambda tries: tries >= 1)
+    creates = [e for e in await history(run) if _schedules(e, "runs.create")]
+    last = creates[-1].activity_task_scheduled_event_attributes.workflow_task_completed_event_id
+
+    run = await reset(lab, run, lambda event: event.event_id == last)
+    await asyncio.to_thread(lab.simulator.remove_fault, refused)
+
+    result = await run.result()
+    assert result.run.status == "cancelled"
+    assert result.runlane.uncertain is None
+    assert (await _statuses(outsider))[-1] == "cancelled"
+    assert await lab.accepted("runs.create") == len(creates)
+
+
+def _schedules(event: HistoryEvent, activity: str) -> bool:
+    return event.activity_task_scheduled_event_attributes.activity_type.name == activity
