@@ -114,12 +114,13 @@ def unavailable(
     )
 
 
-def refusal(code: str, message: str) -> ApplicationError:
+def refusal(code: str, message: str, *, unsettled: bool = False) -> ApplicationError:
     """Return the final error; `code` is one of the protocol's three `last_error` codes.
 
-    Its third detail is the attempt: an earlier one may have been accepted without an answer.
+    Its third detail is the attempt: an earlier one may have been accepted without an answer. Where
+    this one may have been accepted too, it is counted as one that is over.
     """
-    attempt = activity.info().attempt
+    attempt = activity.info().attempt + unsettled
     return ApplicationError(message, code, message, attempt, type=REFUSED, non_retryable=True)
 
 
@@ -171,7 +172,9 @@ def _raise_for_status(error: APIStatusError, *, creating: bool, reading: bool) -
         ) from None
     codes = {429: "rate_limit_exceeded", 408: "server_error", 409: "server_error"}
     code = "server_error" if error.status_code >= 500 else "invalid_prompt"
-    raise refusal(codes.get(error.status_code, code), f"{said}.") from None
+    # The server failed, or lost one behind it: what it did, if anything, it doesn't say.
+    unsettled = error.status_code == 408 or error.status_code >= 500
+    raise refusal(codes.get(error.status_code, code), f"{said}.", unsettled=unsettled) from None
 
 
 def _worth_retrying(error: APIStatusError) -> bool:

@@ -60,13 +60,16 @@ class RunActivities:
     async def create(self, input: CreateInput) -> Created:
         """Create the upstream run, or adopt the one that an earlier attempt created."""
         earlier = earlier_progress()
-        self._check_upstream(input.upstream or stamps.upstream_reached(earlier))
+        reached_before = stamps.upstream_reached(earlier)
+        self._check_upstream(input.upstream or reached_before)
         progress = dict(earlier)
         async with heartbeating(progress):
             if input.find_only:
                 settled = await stamps.settle(self._runs, input)
                 return Created(run=settled, upstream=self._upstream, adopted=settled is not None)
-            suspected = input.look_first or stamps.may_repeat(input)
+            # An operator's reset of the activity counts its attempts anew.
+            repeats = stamps.may_repeat(input) or reached_before is not None
+            suspected = input.look_first or repeats
             if suspected or stamps.may_be_forgotten(input):
                 found = await stamps.find(self._runs, input, as_precaution=not suspected)
                 if found is not None:
@@ -170,8 +173,9 @@ class RunActivities:
                     )
                 )
             except APIStatusError as error:
-                if error.status_code in (400, 409, 500):
-                    # 500 too: a clone answers so to call ids it doesn't know.
+                if error.status_code in (400, 409, 500, 504):
+                    # 500 too: a clone answers so to call ids it doesn't know. And 504: a gateway
+                    # says it of what the server behind it may well have taken.
                     settled = await self._settled_submit(input)
                     if settled is not None:
                         return settled

@@ -1,11 +1,14 @@
 """Creating an upstream run exactly once, over an API that has no idempotency key."""
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetActivityRequest
 
 from activities import stamps
 from runlane.temporal import failure_message
@@ -161,14 +164,13 @@ async def test_a_storm_of_limits_is_sat_out_each_as_told(lab: Lab, outsider: Out
             "invalid_prompt",
             ["400", "The model `x` is gone"],
         ),
-        (("status", {"headers": {"x-should-retry": "false"}}), "server_error", ["500"]),
         (
             ("rate_limit", {"headers": {"x-should-retry": "false"}}),
             "rate_limit_exceeded",
             ["429"],
         ),
     ],
-    ids=["quota", "404", "401", "403", "400", "500 told not to", "429 told not to"],
+    ids=["quota", "404", "401", "403", "400", "429 told not to"],
 )
 async def test_what_trying_again_cannot_mend_ends_the_run(
     lab: Lab,
@@ -193,6 +195,60 @@ async def test_what_trying_again_cannot_mend_ends_the_run(
         assert word.format(url=url) in error.message
     assert result.runlane.uncertain is None
     assert [entry["operation"] for entry in outsider.requests()] == ["runs.create"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"), [("status", []), ("error_after", ["cancelled"])], ids=["not done", "done"]
+)
+@pytest.mark.parametrize("status", [408, 500, 504])
+async def test_a_final_answer_that_does_not_say_what_was_done(
+    lab: Lab, kind: str, left: list[str], status: int
+) -> None:
+    """A server that failed and wants no second try may have created the run all the same: it is
+    looked for, and what is found is cancelled.
+    """
+    await lab.scenario(rounds=ONE_CALL)
+    await lab.fault("runs.create", kind, status=status, headers={"x-should-retry": "false"})
+    run = await lab.start()
+
+    result = await run.result()
+
+    assert result.run.status == "failed"
+    assert result.run.last_error is not None
+    assert result.run.last_error.code == "server_error"
+    assert str(status) in result.run.last_error.message
+    stamped = await asyncio.to_thread(lambda: lab.simulator.runs(stamp=run.id))
+    assert [upstream["status"] for upstream in stamped] == left
+    assert result.runlane.uncertain is None
+    assert await lab.received("runs.create") == 1
+
+
+async def test_an_activity_that_temporal_begins_anew_does_not_create_twice(lab: Lab) -> None:
+    """An operator's reset of the activity counts its attempts from 1; what it had sent is known."""
+    await lab.scenario(rounds=NO_CALL)
+    await lab.fault("runs.create", "lost_answer")
+    await lab.fault("runs.list", "status", status=503, times=3)
+    run = await lab.start()
+    await eventually(lambda: lab.received("runs.list"), lambda looks: looks >= 1)
+    # Ended, it locks its thread no more.
+    await eventually(lambda: statuses(lab), lambda seen: seen == ["completed"])
+
+    await lab.client.workflow_service.reset_activity(
+        ResetActivityRequest(
+            namespace=lab.client.namespace,
+            execution=WorkflowExecution(workflow_id=run.id),
+            type="runs.create",
+        )
+    )
+
+    assert (await run.result()).run.status == "completed"
+    assert await lab.received("runs.create") == 1
+
+
+async def statuses(lab: Lab) -> list[str]:
+    """Return the upstream's word on each of the thread's runs."""
+    thread = await asyncio.to_thread(lab.simulator.thread, lab.thread_id)
+    return [run["status"] for run in thread["runs"]]
 
 
 async def test_a_key_revoked_after_a_lost_answer_does_not_end_the_run(

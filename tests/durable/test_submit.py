@@ -48,8 +48,9 @@ async def refused_receipt(run: LabRun, call_id: str, output: str) -> Receipt:
         ("error_after", {"status": 500}),
         ("error_after", {"status": 502}),
         ("error_after", {"status": 409}),
+        ("error_after", {"status": 504, "headers": {"x-should-retry": "false"}}),
     ],
-    ids=["lost", "html", "truncated", "500", "502", "409"],
+    ids=["lost", "html", "truncated", "500", "502", "409", "504 told not to"],
 )
 async def test_outputs_whose_answer_is_lost_are_not_sent_again(
     lab: Lab, kind: str, fields: dict[str, Any]
