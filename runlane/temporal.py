@@ -8,6 +8,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -108,7 +109,8 @@ async def connect(
         TemporalUnreachable: no server answered in time.
         NamespaceMissing: the server has no such namespace.
         SettingsError: Temporal's variables or config file can't be used, or the keys, or those
-            that ask for traces.
+            that ask for traces; or the namespace names a data directory that isn't this user's,
+            and no key is set.
     """
     config = connect_config(environ)
     address = config["target_host"]
@@ -125,7 +127,7 @@ async def connect(
         raise SettingsError("TEMPORAL_ADDRESS", f"{address!r}: {error}") from None
     data_dir = settings.data_dir
     if data_dir is None and not (keys and settings.payload_store):
-        data_dir = await _namespace_data_dir(client, address, timeout)
+        data_dir = await _namespace_data_dir(client, address, timeout, has_keys=bool(keys))
     if data_dir is not None:
         # After those of the variable: what `up` encrypted stays readable with keys of one's own.
         keys = key_file.beside(keys, await asyncio.to_thread(key_file.read, data_dir))
@@ -171,7 +173,9 @@ def connect_config(environ: Mapping[str, str] = os.environ) -> ClientConnectConf
     return config
 
 
-async def _namespace_data_dir(client: Client, address: str, timeout: timedelta) -> Path | None:
+async def _namespace_data_dir(
+    client: Client, address: str, timeout: timedelta, *, has_keys: bool
+) -> Path | None:
     request = DescribeNamespaceRequest(namespace=client.namespace)
     try:
         answer = await client.workflow_service.describe_namespace(request, timeout=timeout)
@@ -185,10 +189,34 @@ async def _namespace_data_dir(client: Client, address: str, timeout: timedelta) 
     text = answer.namespace_info.data.get(DATA_DIR_KEY)
     if not text:
         return None
-    data_dir = Path(text)
+    data_dir = await asyncio.to_thread(_own_directory, text)
     # The server may be another machine's, and its path mean nothing here.
-    here = await asyncio.to_thread(payload_directory(data_dir).is_dir)
-    return data_dir if here else None
+    if data_dir is not None or has_keys:
+        return data_dir
+    raise SettingsError(
+        "RUNLANE_DATA_DIR",
+        f"Temporal at {address} keeps its data in {text!r}, which isn't here or isn't this user's. "
+        "What is sent without its key would stand there in the clear. Set "
+        "RUNLANE_ENCRYPTION_KEYS_FILE to a copy of its encryption.keys, or RUNLANE_DATA_DIR if "
+        "the directory is to be trusted.",
+    )
+
+
+def _own_directory(text: str) -> Path | None:
+    """Return the data directory of this name, if it is here and this user's, its key too.
+
+    Whoever may write a namespace's data could else name one whose key he knows.
+    """
+    if not Path(text).is_absolute():
+        return None
+    try:
+        data_dir = Path(text).resolve(strict=True)
+        owners = {path.stat().st_uid for path in (data_dir, payload_directory(data_dir))}
+        with suppress(FileNotFoundError):
+            owners.add((data_dir / key_file.NAME).stat().st_uid)
+    except OSError:
+        return None
+    return data_dir if owners == {os.geteuid()} else None
 
 
 def _reason(error: RuntimeError) -> str:
