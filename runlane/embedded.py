@@ -290,7 +290,12 @@ class EmbeddedTemporal:
                 stdout=log,
                 stderr=log,
                 # Temporal's variables are for clients of ours; some of them steer the server too.
-                env={k: v for k, v in os.environ.items() if not k.startswith("TEMPORAL_")}
+                # Ours hold the keys to what the server must not be able to read.
+                env={
+                    name: value
+                    for name, value in os.environ.items()
+                    if not name.startswith(("TEMPORAL_", "RUNLANE_"))
+                }
                 | {"TEMPORAL_VERSION_CHECK_DISABLED": "1"},
                 pass_fds=(self._lock.fileno(),),
                 # Ctrl-C goes to the whole terminal group: the server must outlive our own

@@ -294,7 +294,12 @@ class Parts:
                 *("--host", _LOOPBACK, "--port", str(port)),
                 *("--state", str(data_dir / "simulator.db")),
             ),
-            environ=self.client_environ(),
+            # It reads none of our variables, and some are secrets.
+            environ={
+                name: value
+                for name, value in self.client_environ().items()
+                if not name.startswith("RUNLANE_")
+            },
             log_path=data_dir / "simulator.log",
             on_line=Attention(self._say, "simulator"),
         )

@@ -202,3 +202,20 @@ async def test_up_goes_on_where_nothing_was_encrypted(tmp_path: Path) -> None:
         assert 0 == done.returncode, done.stderr
         assert "completed" == json.loads(done.stdout)["status"]
         assert (data_dir / key_file.NAME).exists()
+
+
+def test_only_the_worker_gets_what_decrypts(tmp_path: Path) -> None:
+    """Temporal and the simulator are started without Runlane's variables, of which some are keys.
+
+    Whoever reads the server's memory or its environment finds none to what it keeps.
+    """
+    key = spelled(EncryptionKey("own", bytes(32)))
+    with up(tmp_path, "--simulate", environ=clean(**{VARIABLE: key})) as started:
+        worker, temporal, simulator = (
+            Path(f"/proc/{started.document[name]}/environ").read_bytes()
+            for name in ("worker_pid", "temporal_pid", "simulator_pid")
+        )
+
+    assert key.encode() in worker
+    assert b"RUNLANE_" not in temporal
+    assert b"RUNLANE_" not in simulator
