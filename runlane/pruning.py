@@ -121,7 +121,8 @@ def _old(directory: Path, older_than: timedelta) -> Iterator[Forgotten]:
         return
     for each in sorted(directory.iterdir()):
         run_id = unquote(each.name)
-        if not run_id.startswith(_OURS) or not each.is_dir():
+        # A link leads out of the payload store, to files that are no payloads.
+        if not run_id.startswith(_OURS) or each.is_symlink() or not each.is_dir():
             continue
         stats = [file.stat() for file in each.iterdir()]
         if all(_is_old(stat.st_mtime, older_than) for stat in stats):

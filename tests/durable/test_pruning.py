@@ -117,6 +117,22 @@ async def test_what_an_execution_refers_to_stays(
         await client.get_workflow_handle(run_id).terminate()
 
 
+async def test_what_a_link_leads_to_is_not_deleted(
+    client: Client, tmp_path: Path, key: str
+) -> None:
+    """Whoever may write to the store must not have us delete what lies elsewhere."""
+    elsewhere = tmp_path / "letters"
+    elsewhere.mkdir()
+    file = elsewhere / "letter"
+    file.touch()
+    make_old([file])
+    shelf = payload_directory(tmp_path) / client.namespace
+    shelf.mkdir(parents=True)
+    (shelf / f"run_{key}").symlink_to(elsewhere)
+
+    assert await left_by(client, tmp_path, f"run_{key}") == []
+
+
 async def test_a_run_that_is_being_started_again_keeps_its_payload(
     client: Client, simulator: SimulatorProcess, data_dir: Path, key: str
 ) -> None:
