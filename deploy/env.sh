@@ -46,4 +46,4 @@ $secrets
 TEXT
 # A link, for it fails where a file has come up meanwhile, and is never half a file.
 ln "$draft" "$target"
-echo "Wrote $target, which you alone can read. Put your upstream into it, and keep a copy of it."
+echo "Wrote $target, which you alone can read. It names the simulator as upstream: put yours in. Keep a copy of it."

@@ -10,6 +10,7 @@ from runlane.cli.output import safe
 _REPEAT_SECONDS = 60.0
 # Which run a line is about is for the log: of five hundred that fail alike, one is told.
 _TEXT_ENTRY = re.compile(r"\d{4}-\S+ \S+ (?P<level>[A-Z]+) (?P<text>.*?)( \[run_[^\]]*\])?")
+_WHICH = " Which runs:  runlane list --blocked"
 _LOUD = {"WARNING", "ERROR", "CRITICAL"}
 
 
@@ -33,7 +34,7 @@ class Attention:
         self._said = {k: at for k, at in self._said.items() if now - at < _REPEAT_SECONDS}
         if text not in self._said:
             self._said[text] = now
-            self._say(f"{self._name}: {safe(text)}")
+            self._say(f"{self._name}: {safe(text)}{_WHICH if text.startswith('Blocked: ') else ''}")
 
 
 def _json_entry(line: str) -> tuple[str, str] | None:

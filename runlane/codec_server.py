@@ -144,7 +144,8 @@ class CodecServer:
                 answer = _error(400, str(error))
             # Neither path nor body: they may hold the token and the contents.
             took = (time.monotonic() - began) * 1_000
-            _logger.info("%s %d, %d payloads, %.0f ms", name, answer.status_code, count, took)
+            of = "1 payload" if count == 1 else f"{count} payloads"
+            _logger.info("%s %d, %s, %.0f ms", name, answer.status_code, of, took)
             return answer
 
         return endpoint

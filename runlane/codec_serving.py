@@ -157,9 +157,13 @@ def _tell(settings: Settings, door: _Door, url: str, key_ids: list[str], *, as_j
     sys.stdout.flush()
 
 
+def _keys(ids: list[str]) -> str:
+    return f"key{'s' if len(ids) > 1 else ''} {', '.join(ids)}"
+
+
 def _lines(settings: Settings, token: str, url: str, key_ids: list[str]) -> list[str]:
     lines = [
-        f"Codec server at {url}, with the keys {', '.join(key_ids)}. Stop it with Ctrl-C.",
+        f"Codec server at {url}, with {_keys(key_ids)}. Stop it with Ctrl-C.",
         "",
         "On Temporal's command line:",
         f'  temporal workflow show -w RUN_ID --codec-endpoint {url} --codec-auth "Bearer {token}"',

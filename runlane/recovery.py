@@ -113,7 +113,7 @@ class Recovery:
             )
             # Only now: a pass that failed on its way is made again.
             self._passes = self._passes[len(due) :]
-            _logger.info("The upstream takes the credentials; nudged %d blocked runs", told)
+            _logger.info("The upstream takes the credentials; blocked runs nudged: %d", told)
         return True
 
     def _signature(self) -> object:

@@ -69,7 +69,8 @@ async def _fixed(findings: "Sequence[Finding]", *, yes: bool) -> list[Mapping[st
     """Do what can be done, each said; return what came of it."""
     to_do = [finding for finding in findings if finding.fix is not None]
     if not to_do:
-        output.note("Nothing that could be done from here.")
+        if any(finding.level == "problem" for finding in findings):
+            output.note("None of that can be mended from here.")
         return []
     fixes = [finding.fix for finding in to_do if finding.fix is not None]
     if not yes:

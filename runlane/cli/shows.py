@@ -5,6 +5,7 @@
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -145,12 +146,15 @@ def _long(view: "RunView") -> list[tuple[str, str]]:
     known = view.runlane
     pairs = []
     if known.upstream is not None:
-        pairs.append(("upstream", f"{output.safe(known.upstream.name)} {known.upstream.url}"))
+        # An upstream without a name of its own has that of its host.
+        named = urlsplit(known.upstream.url).netloc != known.upstream.name
+        name = f"{output.safe(known.upstream.name)} " if named else ""
+        pairs.append(("upstream", f"{name}{known.upstream.url}"))
     pairs.extend(
         (f"attempt {attempt.attempt}", output.safe(f"{attempt.upstream_run_id}  {attempt.status}"))
         for attempt in known.attempts
     )
-    pairs.append(("polls", f"{known.polls}, rounds {known.rounds}"))
+    pairs += [("polls", f"{known.polls:,}"), ("rounds", f"{known.rounds:,}")]
     if known.early:
         pairs.append(("early", ", ".join(output.safe(call_id) for call_id in known.early)))
     if known.deadline_at is not None:
@@ -166,7 +170,8 @@ def _print_answers(view: "RunView") -> None:
     for answer in known.answers:
         by = "" if answer.by is None else f" by {output.safe(answer.by)}"
         when = "" if answer.answered_at is None else f" at {output.moment(answer.answered_at)}"
-        line = f"{output.safe(answer.name)}  {answer.outcome}{by}{when}"
+        given = f", given{by}{when}" if by or when else ""
+        line = f"{output.safe(answer.name)}  {answer.outcome}{given}"
         output.fields([("answered", f"{output.safe(answer.tool_call_id)}  {line}")])
     for rejected in known.rejected:
         line = f"{output.safe(rejected.tool_call_id)}  {rejected.reason}"

@@ -44,9 +44,8 @@ async def check_orphans(client: Client, settings: Settings) -> AsyncIterator[Fin
             yield problem(_NAME, text, "See the finding about the upstream.")
             return
     if not found:
-        ended = "run was" if seen == 1 else "runs were"
-        none = "no run was ended in Temporal" if not seen else f"none: {seen} {ended} ended there"
-        yield Finding(_NAME, "ok", none)
+        ended = f"{seen} run was" if seen == 1 else f"{seen or 'no'} runs were"
+        yield Finding(_NAME, "ok", f"none; {ended} ended in Temporal")
 
 
 async def _left(

@@ -11,6 +11,7 @@ from runlane.errors import InvalidRequest
 from runlane.settings import Settings, SettingsError, UpstreamAuth
 from runlane.upstream import PROBE_THREAD, find_upstream, open_upstream
 from runsapi import APIConnectionError, APIStatusError, Assistants, RunsAPIError
+from runsapi.errors import is_quota
 
 
 async def check_upstream(client: Client | None, settings: Settings) -> AsyncIterator[Finding]:
@@ -76,7 +77,10 @@ async def _probe(upstream: Assistants) -> Finding:
                 "service has had none since August 2026.",
             )
         if error.status_code >= 500 or error.status_code == 429:
-            return problem(name, f"{upstream.url} answers {error}", "Try again later.")
+            remedy = "Try again later."
+            if is_quota(error):
+                remedy = "Raise the upstream account's quota or mend its billing."
+            return problem(name, f"{upstream.url} answers {error}", remedy)
     except APIConnectionError as error:
         return problem(
             name, f"{upstream.url} doesn't answer: {error}", "Check RUNLANE_UPSTREAM_URL."

@@ -55,9 +55,10 @@ ERROR_KINDS = (
 
 UPSTREAM_SECONDS = Histogram(
     "runlane_upstream_request_duration_seconds",
-    "Time from a request to the upstream until its answer was read; refused ones not included.",
+    "Time from a request to the upstream until its answer was read; refused and failed "
+    "ones not included.",
     ["operation"],
-    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 90),
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 90, 300, 600),
     registry=REGISTRY,
 )
 UPSTREAM_ERRORS = Counter(

@@ -9,6 +9,7 @@ garbage       acts, then answers 200 with a page of HTML
 error_after   acts, then answers `status` and `body` all the same
 headers       acts and answers, with `headers` besides
 cut_stream    acts, streams `events` events, then closes the connection
+stream_error  acts, streams `events` events, then one `error`, and ends
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ def test_it_does_not_start_where_it_should_not(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     try:
-        assert "with the keys a." in process.stdout.readline()
+        assert "with key a." in process.stdout.readline()
         lines = [process.stdout.readline() for _ in range(3)]
         token = lines[-1].partition("Bearer ")[2].strip().strip('"')
         assert len(token) >= 32

@@ -42,6 +42,14 @@ async def test_warnings_and_errors_are_passed_on_and_nothing_else(line: Callable
 
 
 @pytest.mark.parametrize("line", [as_text, as_json])
+async def test_who_reads_of_a_blocked_run_is_told_how_to_find_it(line: Callable[..., str]) -> None:
+    """The run itself isn't named, for there may be hundreds."""
+    (said,) = await told(line("WARNING", "Blocked: No quota.", " [run_A attempt 1 poll]"))
+
+    assert said == "worker: Blocked: No quota. Which runs:  runlane list --blocked"
+
+
+@pytest.mark.parametrize("line", [as_text, as_json])
 async def test_the_same_is_told_once(line: Callable[..., str]) -> None:
     """Activities that are tried again fail the same way each second, for hundreds of runs."""
     lines = [line("WARNING", "no answer", f" [run_{n} attempt 1 poll try {n}]") for n in range(3)]
