@@ -34,7 +34,7 @@ else
         ;;
     esac
     persist temporal operator namespace create --namespace "$namespace" --retention "$retention"
-    echo "Namespace $namespace created; it remembers closed runs for $retention."
+    echo "Namespace $namespace created; it remembers ended runs for $retention."
 fi
 
 set --
