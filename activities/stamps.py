@@ -81,11 +81,9 @@ async def find(runs: Runs, input: CreateInput, *, as_precaution: bool = False) -
         page: CursorPage[Run] = response.data
         for _ in range(_MAX_PAGES):
             for run in page.data:
-                if _is_older(run, oldest):
-                    return None
-                if _stamped(run, input):
+                if _stamped(run, input) and not _is_older(run, oldest):
                     return run
-            if not page.has_next_page():
+            if not page.has_next_page() or _only_older_follow(page.data, oldest):
                 return None
             page = await page.get_next_page()
     except RunsAPIError as error:
@@ -148,6 +146,12 @@ def _stamped(run: Run, input: CreateInput) -> bool:
 def _is_older(run: Run, oldest: float) -> bool:
     # 0 is what is read where the upstream tells no time, or none that can be read.
     return 0 < run.created_at < oldest
+
+
+def _only_older_follow(runs: list[Run], oldest: float) -> bool:
+    # Not every upstream heeds the order that is asked for.
+    newest_first = bool(runs) and runs[0].created_at >= runs[-1].created_at
+    return newest_first and _is_older(runs[-1], oldest)
 
 
 def _oldest(input: CreateInput, headers: Mapping[str, str]) -> float:

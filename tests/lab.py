@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import httpx
 import pytest_asyncio
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
@@ -66,9 +67,12 @@ class Lab:
         upstream_url: str | None = None,
         max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
         workers: int = 2,
+        http_client: httpx.AsyncClient | None = None,
     ) -> AsyncIterator[None]:
         """Serve this lab's task queue as production does, by several workers side by side."""
-        async with Assistants(upstream_url or self.simulator.url, timeout=20) as upstream:
+        async with Assistants(
+            upstream_url or self.simulator.url, timeout=20, http_client=http_client
+        ) as upstream:
             # Two workers of one queue each need a connection of their own.
             clients = [self.client, *[await _another(self.client) for _ in range(workers - 1)]]
             parts = [

@@ -6,14 +6,17 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import httpx
 import pytest
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetActivityRequest
+from temporalio.client import Client
 
 from activities import stamps
 from runlane.temporal import failure_message
 from tests.lab import QUICK, Lab, LabRun, eventually
 from tests.outsider import Outsider
+from tests.simulator_process import SimulatorProcess
 from workflows.contract import MetadataUpdate
 from workflows.run import RunWorkflow
 
@@ -355,6 +358,33 @@ async def test_a_run_older_than_ours_is_never_adopted(
 
     assert view.runlane.upstream_run_id != forged
     assert len(outsider.runs()) == 2
+
+
+async def test_a_list_in_another_order_than_asked_for(
+    client: Client, simulator: SimulatorProcess
+) -> None:
+    """An upstream that lists the oldest first shows ours behind one that is too old to be it."""
+
+    async def oldest_first(request: httpx.Request) -> None:
+        request.url = request.url.copy_with(query=request.url.query.replace(b"=desc", b"=asc"))
+
+    lab = Lab(client, simulator)
+    outsider = Outsider(lab)
+    await lab.scenario(rounds=NO_CALL)
+    theirs = outsider.create(lab.assistant_id)
+    outsider.force(theirs, "completed", created_at=int(time.time()) - 3600)
+    await lab.fault("runs.create", "lost_answer")
+    # Until ours has ended, the thread's lock would name it.
+    await lab.fault("runs.list", "status", status=503)
+    hooks = {"request": [oldest_first]}
+    async with httpx.AsyncClient(event_hooks=hooks) as http, lab.worker(http_client=http):
+        run = await lab.start()
+        result = await run.result()
+    outsider.close()
+
+    assert result.run.status == "completed"
+    assert await lab.accepted("runs.create") == 2
+    assert [upstream["status"] for upstream in outsider.runs()] == ["completed", "completed"]
 
 
 async def test_a_run_of_another_attempt_is_not_adopted(lab: Lab, outsider: Outsider) -> None:
