@@ -166,7 +166,9 @@ def _lines(settings: Settings, token: str, url: str, key_ids: list[str]) -> list
         f"Codec server at {url}, with {_keys(key_ids)}. Stop it with Ctrl-C.",
         "",
         "On Temporal's command line:",
-        f'  temporal workflow show -w RUN_ID --codec-endpoint {url} --codec-auth "Bearer {token}"',
+        # Not as options: everybody on the machine sees those of a process.
+        f'  export TEMPORAL_CODEC_ENDPOINT={url} TEMPORAL_CODEC_AUTH="Bearer {token}"',
+        "  temporal workflow show -w RUN_ID",
     ]
     if settings.codec_origins:
         return [

@@ -105,12 +105,12 @@ async def test_temporals_command_line_shows_a_run(
     run_id = f"shown_{time.time_ns()}"
     await client.start_workflow("Nobody", args=["small " + MARKER, BIG], id=run_id, task_queue="no")
 
-    async def show(*options: str) -> subprocess.CompletedProcess[str]:
+    async def show(**environ: str) -> subprocess.CompletedProcess[str]:
         command = [str(TEMPORAL), "workflow", "show", "-w", run_id, "--detailed"]
         return await asyncio.to_thread(
             lambda: subprocess.run(
-                [*command, "--address", temporal_server.address, *options],
-                env=clean(),
+                [*command, "--address", temporal_server.address],
+                env=clean(**environ),
                 text=True,
                 capture_output=True,
                 timeout=60,
@@ -118,7 +118,9 @@ async def test_temporals_command_line_shows_a_run(
             )
         )
 
-    with_token = await show("--codec-endpoint", codec.url, "--codec-auth", f"Bearer {TOKEN}")
+    with_token = await show(
+        TEMPORAL_CODEC_ENDPOINT=codec.url, TEMPORAL_CODEC_AUTH=f"Bearer {TOKEN}"
+    )
     without = await show()
 
     assert 0 == with_token.returncode, with_token.stderr
@@ -247,7 +249,8 @@ async def test_its_log_has_no_content_and_no_token(codec: Codec, client: Client)
 def test_it_does_not_start_where_it_should_not(tmp_path: Path) -> None:
     """Without a key there is nothing to show; others than this machine need a token of one's own.
 
-    A token that it makes is told once, and there is no other way to learn it.
+    A token that it makes is told once, and there is no other way to learn it: what is to be typed
+    shows it to nobody who lists processes.
     """
     key = f"a:{'A' * 43}="
 
@@ -272,6 +275,7 @@ def test_it_does_not_start_where_it_should_not(tmp_path: Path) -> None:
     try:
         assert "with key a." in process.stdout.readline()
         lines = [process.stdout.readline() for _ in range(3)]
+        assert lines[-1].strip().startswith("export ")
         token = lines[-1].partition("Bearer ")[2].strip().strip('"')
         assert len(token) >= 32
     finally:
