@@ -19,6 +19,7 @@ from temporalio.common import (
     WorkflowIDReusePolicy,
 )
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 
 from activities.runs import RunActivities
 from runsapi import Assistants
@@ -196,7 +197,9 @@ class LabRun:
             by=by,
         )
         try:
-            receipts = await self.handle.execute_update(RunWorkflow.submit_tool_outputs, outputs)
+            receipts = await _taken(
+                lambda: self.handle.execute_update(RunWorkflow.submit_tool_outputs, outputs)
+            )
         except WorkflowUpdateFailedError as error:
             cause = error.cause
             if not isinstance(cause, ApplicationError) or cause.type != NOTHING_NEW:
@@ -223,7 +226,7 @@ class LabRun:
 
     async def cancel(self) -> None:
         """Ask for the end."""
-        await self.handle.execute_update(RunWorkflow.cancel, CancelRequest())
+        await _taken(lambda: self.handle.execute_update(RunWorkflow.cancel, CancelRequest()))
 
     async def result(self, *, seconds: float = 60.0) -> RunView:
         """Wait for the end."""
@@ -235,6 +238,19 @@ class LabRun:
         return [
             EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in history.events
         ]
+
+
+async def _taken(send: Callable[[], Awaitable[_T]]) -> _T:
+    """Send an update until a task takes it, as the client does.
+
+    Temporal refuses those of a task that was to continue as new and met another message.
+    """
+    while True:
+        try:
+            return await send()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.FAILED_PRECONDITION:
+                raise
 
 
 async def _another(client: Client) -> Client:

@@ -99,7 +99,10 @@ async def test_a_run_goes_on_with_the_version_that_is_current(plant: Plant) -> N
 
     unversioned = await plant.worker()
     await eventually(
-        lambda: findings(plant), lambda found: all(each.level == "ok" for each in found)
+        lambda: findings(plant),
+        lambda found: all(
+            each.level == "ok" and f"{there} get nothing" in each.message for each in found
+        ),
     )
     moved = await start(plant, ASK, ASK, LAST)
     await moved.until_status("requires_action")
@@ -109,7 +112,8 @@ async def test_a_run_goes_on_with_the_version_that_is_current(plant: Plant) -> N
     before = len(await history(moved))
     await moved.answer_all()
     await moved.until(lambda view: view.runlane.rounds == 2 and bool(view.runlane.pending))
-    assert {first.pid} == set(doers((await history(moved))[before:]))
+    # A look at the upstream may have been under way with the worker before.
+    assert first.pid == doers((await history(moved))[before:])[-1]
     leg = await start(plant, {"queued": 0.0, "ends": "never"})
     polled = (await leg.until(lambda view: view.runlane.attempt == 1)).runlane.upstream_run_id
 
@@ -121,7 +125,7 @@ async def test_a_run_goes_on_with_the_version_that_is_current(plant: Plant) -> N
     await answers(moved)
     await moved.answer_all()
     assert (await moved.result()).run.status == "completed"
-    assert {second.pid} == set(doers((await history(moved))[before:]))
+    assert second.pid == doers((await history(moved))[before:])[-1]
     await plant.lab.force(str(polled), "completed")
     assert (await leg.result()).run.status == "completed"
     assert second.pid == doers(await history(leg))[-1]
