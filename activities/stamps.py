@@ -81,9 +81,9 @@ async def find(runs: Runs, input: CreateInput, *, as_precaution: bool = False) -
         page: CursorPage[Run] = response.data
         for _ in range(_MAX_PAGES):
             for run in page.data:
-                if _stamped(run, input) and not _is_older(run, oldest):
+                if _stamped(run, input) and not is_older(run, oldest):
                     return run
-            if not page.has_next_page() or _only_older_follow(page.data, oldest):
+            if not page.has_next_page() or only_older_follow(page.data, oldest):
                 return None
             page = await page.get_next_page()
     except RunsAPIError as error:
@@ -111,7 +111,7 @@ async def find_after_refusal(runs: Runs, input: CreateInput, error: RunsAPIError
     with contextlib.suppress(RunsAPIError):
         response = await runs.with_response.retrieve(holder, thread_id=input.thread_id)
         run: Run = response.data
-        if _stamped(run, input) and not _is_older(run, _oldest(input, response.headers)):
+        if _stamped(run, input) and not is_older(run, _oldest(input, response.headers)):
             return run
         other = (run.metadata or {}).get(RUN_ID_STAMP)
         if other is not None and other != input.run_id and _RUN_ID.fullmatch(other):
@@ -143,15 +143,17 @@ def _stamped(run: Run, input: CreateInput) -> bool:
     )
 
 
-def _is_older(run: Run, oldest: float) -> bool:
+def is_older(run: Run, oldest: float) -> bool:
+    """Tell whether a run was created before that time, in unix seconds by the upstream's clock."""
     # 0 is what is read where the upstream tells no time, or none that can be read.
     return 0 < run.created_at < oldest
 
 
-def _only_older_follow(runs: list[Run], oldest: float) -> bool:
+def only_older_follow(runs: list[Run], oldest: float) -> bool:
+    """Tell whether no page after this one can hold a run that isn't older."""
     # Not every upstream heeds the order that is asked for.
     newest_first = bool(runs) and runs[0].created_at >= runs[-1].created_at
-    return newest_first and _is_older(runs[-1], oldest)
+    return newest_first and is_older(runs[-1], oldest)
 
 
 def _oldest(input: CreateInput, headers: Mapping[str, str]) -> float:

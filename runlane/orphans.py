@@ -11,6 +11,7 @@ from temporalio.client import Client, WorkflowExecutionDescription
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contract import RUN_ID_STAMP, Created
+from activities.stamps import is_older, only_older_follow
 from runlane import search_attributes
 from runlane.errors import CannotDecrypt
 from runlane.listing import ended_in_temporal_condition
@@ -101,12 +102,10 @@ async def alive(upstream: Assistants, abandoned: Abandoned) -> list[Run]:
         )
         for _ in range(_MAX_PAGES):
             for run in page.data:
-                # 0 is what is read where the upstream tells no time.
-                if 0 < run.created_at < oldest:
-                    return found
-                if _is_ours(run, abandoned) and run.created_at <= newest:
+                in_its_life = not is_older(run, oldest) and run.created_at <= newest
+                if in_its_life and _is_ours(run, abandoned):
                     found.append(run)
-            if not page.has_next_page():
+            if not page.has_next_page() or only_older_follow(page.data, oldest):
                 break
             page = await page.get_next_page()
     except APIStatusError as error:

@@ -1,9 +1,11 @@
 """Runs that Temporal ended past Runlane: how they are shown, and what becomes of what they left."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from temporalio import workflow
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
@@ -11,10 +13,11 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from runlane import Runlane, search_attributes
+from runlane import Runlane, orphans, search_attributes
 from runlane.doctor import Finding
 from runlane.doctor.orphans import check_orphans
 from runlane.settings import Settings
+from runsapi import Assistants
 from tests.lab import Lab, LabRun, eventually
 from tests.outsider import Outsider
 from tests.resetting import reset
@@ -178,6 +181,32 @@ async def test_an_upstream_of_another_url_is_not_touched(lab: Lab, outsider: Out
     assert found.fix is None
     assert f"RUNLANE_UPSTREAM_URL={lab.simulator.url}" in found.remedy
     assert await lab.received("runs.list") == before
+
+
+async def test_what_is_left_is_found_where_the_oldest_are_listed_first(
+    lab: Lab, outsider: Outsider
+) -> None:
+    """An upstream needn't heed the order that is asked for: an old run in front hides nothing."""
+
+    async def oldest_first(request: httpx.Request) -> None:
+        request.url = request.url.copy_with(query=request.url.query.replace(b"=desc", b"=asc"))
+
+    theirs = outsider.create(lab.assistant_id)
+    outsider.force(theirs, "completed", created_at=int(time.time()) - 3600)
+    run = await alive(lab, outsider)
+    await run.handle.terminate("by hand")
+    await orphan(lab, run.id)
+    ended = [each async for each in orphans.ended(lab.client)]
+    abandoned = next(each for each in ended if each.run_id == run.id)
+
+    hooks = {"request": [oldest_first]}
+    async with (
+        httpx.AsyncClient(event_hooks=hooks) as http,
+        Assistants(lab.simulator.url, http_client=http) as upstream,
+    ):
+        found = await orphans.alive(upstream, abandoned)
+
+    assert [each.id for each in found] == [outsider.runs()[-1]["id"]]
 
 
 @pytest.mark.parametrize(
