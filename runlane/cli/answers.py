@@ -172,4 +172,4 @@ def _print_step(step: "RunStep") -> None:
     for call in (step.model_dump(mode="json").get("step_details") or {}).get("tool_calls") or []:
         answer = (call.get("function") or {}).get("output")
         shown = "not given yet" if answer is None else output.shortened(str(answer), 200)
-        output.fields([(output.safe(str(call.get("id"))), shown)])
+        output.fields([("output", f"{output.safe(str(call.get('id')))}  {shown}")])

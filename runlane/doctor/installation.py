@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -116,7 +116,8 @@ async def _workers(client: Client, name: str, queue: str, *, activities: bool) -
     whose = "" if there.version is None else f" of version {there.version}"
     if there.seen is not None and workers.is_fresh(there.seen):
         ago = max(0, round(time.time() - there.seen))
-        return Finding(name, "ok", f"on queue {queue}{whose}, last heard of {ago} s ago")
+        idle = f"; {_named(there.unasked)} get nothing" if there.unasked else ""
+        return Finding(name, "ok", f"on queue {queue}{whose}, last heard of {ago} s ago{idle}")
     when = (
         "none within the last five minutes"
         if there.seen is None
@@ -133,7 +134,7 @@ async def _workers(client: Client, name: str, queue: str, *, activities: bool) -
 
 def _unasked(name: str, message: str, there: workers.Presence) -> Finding:
     """Say which workers are there that get nothing, and how they would."""
-    shown = ", ".join(version or "those without a version" for version in there.unasked)
+    shown = _named(there.unasked)
     current = there.version or "those without a version"
     deployment, _, build_id = (there.unasked[-1] or there.version or "").partition(":")
     which = f"--build-id {build_id}" if there.unasked[-1] else "--unversioned"
@@ -143,6 +144,10 @@ def _unasked(name: str, message: str, there: workers.Presence) -> Finding:
         f"Start workers of the current version, or change it: temporal worker deployment "
         f"set-current-version --deployment-name {deployment} {which}",
     )
+
+
+def _named(versions: Sequence[str]) -> str:
+    return ", ".join(version or "those without a version" for version in versions)
 
 
 async def _payloads(client: Client, settings: Settings) -> Finding:

@@ -153,7 +153,8 @@ async def test_a_run_is_shown_in_short_in_full_and_in_a_list(shell: Shell) -> No
     assert "As Temporal knew at" in listed.err
     assert "lookup_order" in steps.out
     step_id = steps.out.splitlines()[1].split()[0]
-    assert "not given yet" in (await shell("steps", run_id, step_id, code=0)).out
+    step = await shell("steps", run_id, step_id, code=0)
+    assert f"{call_id}  not given yet" in step.out
     await shell("steps", run_id, "step_none", code=6)
 
 
