@@ -38,12 +38,16 @@ async def _work(client: "Runlane", *, yes: bool) -> int:
     with explained(temporal):
         root = await pruning.payload_directory(temporal, client.settings)
         found = [left async for left in pruning.forgotten(temporal, root)]
-    size = output.size(sum(left.bytes for left in found))
-    output.note(
-        f"{len(found)} of the runs whose payloads are in {output.safe(str(root))} are unknown to "
+    where = f"payloads are in {output.safe(str(root))}"
+    knower = (
         f"namespace {output.safe(temporal.namespace)} at "
-        f"{temporal.service_client.config.target_host}: {size}."
+        f"{temporal.service_client.config.target_host}"
     )
+    if found:
+        size = output.size(sum(left.bytes for left in found))
+        output.note(f"{len(found)} of the runs whose {where} are unknown to {knower}: {size}.")
+    else:
+        output.note(f"No run whose {where}, the last day's aside, is unknown to {knower}.")
     if found and not yes and not typer.confirm("Does no other Temporal use it? Delete?", err=True):
         output.note("Nothing was deleted.")
         return int(ExitCode.DONE)
