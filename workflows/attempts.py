@@ -12,9 +12,10 @@ MAX_BARREN = 3
 """Re-creations in a row in which the upstream took no answer that was new."""
 MAX_BARREN_UNANSWERED = 1
 """The same where there is no answer that a further run could take."""
-KEY_KEPT_FOR = 86_400.0
-"""Seconds. Temporal retains no run for less, so an upstream run of a key's that is younger was
-created for the same key, whatever Temporal has lost since."""
+KEY_KEPT_FOR = 86_400.0 - 300.0
+"""Seconds. Temporal retains no run for less than a day, so an upstream run of a key's that is
+younger was created for the same key, whatever Temporal has lost since. Less by more than clocks may
+differ: who uses the key a day later must not get yesterday's run."""
 
 
 def create_params(run_id: str, request: RunRequest, state: RunState) -> dict[str, Any]:

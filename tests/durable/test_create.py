@@ -13,11 +13,13 @@ from temporalio.api.workflowservice.v1 import ResetActivityRequest
 from temporalio.client import Client
 
 from activities import stamps
+from runlane import Runlane
+from runlane.settings import Settings
 from runlane.temporal import failure_message
 from tests.lab import QUICK, Lab, LabRun, eventually
 from tests.outsider import Outsider
 from tests.simulator_process import SimulatorProcess
-from workflows.contract import MetadataUpdate
+from workflows.contract import MetadataUpdate, derive_run_id
 from workflows.run import RunWorkflow
 
 QUOTA_WORDS = "You exceeded your current quota"
@@ -358,6 +360,29 @@ async def test_a_run_older_than_ours_is_never_adopted(
 
     assert view.runlane.upstream_run_id != forged
     assert len(outsider.runs()) == 2
+
+
+@pytest.mark.parametrize(("hours", "creates"), [(23, 0), (24, 1)])
+async def test_a_key_is_looked_for_no_longer_than_it_is_kept(
+    lab: Lab, outsider: Outsider, hours: int, creates: int
+) -> None:
+    """Used again when Temporal may have lost its run, a key finds what it created; used again when
+    Temporal has rightly forgotten it, a key is new.
+    """
+    run_id = derive_run_id("", lab.thread_id)
+    await lab.scenario(rounds=NO_CALL)
+    first = outsider.create(
+        lab.assistant_id, metadata={"runlane_run_id": run_id, "runlane_attempt": "1"}
+    )
+    outsider.force(first, "completed", created_at=int(time.time()) - hours * 3600)
+    runlane = Runlane(lab.client, Settings(task_queue=lab.task_queue))
+
+    run = await runlane.runs.create_and_poll(
+        lab.thread_id, assistant_id=lab.assistant_id, idempotency_key=lab.thread_id
+    )
+
+    assert run.id == run_id
+    assert await lab.accepted("runs.create") == 1 + creates
 
 
 async def test_a_list_in_another_order_than_asked_for(
