@@ -81,7 +81,7 @@ async def find(runs: Runs, input: CreateInput, *, as_precaution: bool = False) -
         page: CursorPage[Run] = response.data
         for _ in range(_MAX_PAGES):
             for run in page.data:
-                if _stamped(run, input) and not is_older(run, oldest):
+                if _is_ours(run, input, response.headers):
                     return run
             if not page.has_next_page() or only_older_follow(page.data, oldest):
                 return None
@@ -111,7 +111,7 @@ async def find_after_refusal(runs: Runs, input: CreateInput, error: RunsAPIError
     with contextlib.suppress(RunsAPIError):
         response = await runs.with_response.retrieve(holder, thread_id=input.thread_id)
         run: Run = response.data
-        if _stamped(run, input) and not is_older(run, _oldest(input, response.headers)):
+        if _is_ours(run, input, response.headers):
             return run
         other = (run.metadata or {}).get(RUN_ID_STAMP)
         if other is not None and other != input.run_id and _RUN_ID.fullmatch(other):
@@ -134,6 +134,15 @@ def _is_first(input: CreateInput) -> bool:
     A later attempt has answers to keep, and nothing to find has nothing to refuse.
     """
     return input.attempt == 1 and not input.find_only
+
+
+def _is_ours(run: Run, input: CreateInput, headers: Mapping[str, str]) -> bool:
+    if not _stamped(run, input) or is_older(run, _oldest(input, headers)):
+        return False
+    # Older than our run, yet by its key: Temporal may have been set back to a copy from before
+    # it, or somebody else uses the same key for something else on the same thread.
+    ours = not is_older(run, _oldest(input.model_copy(update={"older_by": 0.0}), headers))
+    return ours or run.assistant_id == input.params.get("assistant_id")
 
 
 def _stamped(run: Run, input: CreateInput) -> bool:

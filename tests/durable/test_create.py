@@ -385,6 +385,26 @@ async def test_a_key_is_looked_for_no_longer_than_it_is_kept(
     assert await lab.accepted("runs.create") == 1 + creates
 
 
+async def test_anothers_request_under_the_same_key_is_not_adopted(
+    lab: Lab, outsider: Outsider
+) -> None:
+    """Another installation may use the same key on the same thread for another assistant's run."""
+    run_id = derive_run_id("", lab.thread_id)
+    await lab.scenario(rounds=NO_CALL)
+    theirs = outsider.create(
+        "asst_of_another_request", metadata={"runlane_run_id": run_id, "runlane_attempt": "1"}
+    )
+    outsider.force(theirs, "completed", created_at=int(time.time()) - 3600)
+    runlane = Runlane(lab.client, Settings(task_queue=lab.task_queue))
+
+    run = await runlane.runs.create_and_poll(
+        lab.thread_id, assistant_id=lab.assistant_id, idempotency_key=lab.thread_id
+    )
+
+    assert run.assistant_id == lab.assistant_id
+    assert await lab.accepted("runs.create") == 2
+
+
 async def test_a_list_in_another_order_than_asked_for(
     client: Client, simulator: SimulatorProcess
 ) -> None:
