@@ -12,7 +12,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.client import Client, WorkflowExecution
 from temporalio.service import RPCError, RPCStatusCode
 
-from runlane.encryption import is_sealed, sealed_by
+from runlane.encryption import EncryptionCodec, is_sealed, sealed_by
 from runlane.errors import CannotDecrypt
 from runlane.listing import quoted
 from runlane.rpc import explained
@@ -48,6 +48,27 @@ async def check(client: Client, task_queue: str) -> None:
     if found is not None:
         error = found.error
         raise CannotDecrypt(error.key_id, f"can't read {found.run_id}: {error.problem}")
+
+
+async def check_client(client: Client, task_queue: str) -> None:
+    """Refuse to start a run in the clear where the latest of the queue's runs is encrypted.
+
+    A client that has lost its key would put what it is told to send beside runs that nobody can
+    read, and the workers would drive it all the same.
+
+    Raises:
+        CannotDecrypt: this client has no key, and others have.
+        RunlaneError: Temporal can't be asked.
+    """
+    if isinstance(client.data_converter.payload_codec, EncryptionCodec):
+        return
+    found = await unreadable(client, f"TaskQueue={quoted(task_queue)}", limit=1)
+    if found is not None:
+        problem = (
+            f"the runs of queue {task_queue} are encrypted, and there is no key here; a run "
+            "started from here would lie in the clear. Set it as for the workers."
+        )
+        raise CannotDecrypt(found.error.key_id, problem)
 
 
 async def unreadable(

@@ -6,7 +6,7 @@ from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from runlane import reading
+from runlane import key_check, reading
 from runlane.errors import KeyReused, StartUncertain, TemporalUnreachable
 from runlane.rpc import explained
 from runlane.visibility import first_attributes, request_memo
@@ -22,7 +22,9 @@ async def start(client: Client, task_queue: str, run_id: str, request: RunReques
     Raises:
         KeyReused: the run was created by another request.
         StartUncertain: Temporal's answer was lost; the error names the run.
+        CannotDecrypt: the queue's runs are encrypted, and this client has no key.
     """
+    await key_check.check_client(client, task_queue)
     try:
         with explained(client):
             await client.start_workflow(

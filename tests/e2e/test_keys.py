@@ -18,6 +18,7 @@ from runlane.errors import CannotDecrypt
 from runlane.settings import EncryptionKey, Settings
 from runlane.temporal import connect
 from tests.e2e.test_up import clean, create, runlane, up
+from tests.lab import eventually
 from tests.processes import Plant
 from tests.simulator_process import SimulatorProcess
 
@@ -150,6 +151,30 @@ async def test_a_client_with_a_wrong_key_sends_nothing(plant: Plant, data_dir: P
     found = await check_encryption(stranger)
     assert "problem" == found.level
     assert key_file.read(data_dir)[0].id in found.message
+
+
+async def test_a_client_without_a_key_starts_nothing_where_others_encrypt(
+    plant: Plant, data_dir: Path, tmp_path: Path
+) -> None:
+    """Its run would lie in the clear among theirs, and nobody would notice."""
+    lab = plant.lab
+    settings = Settings(task_queue=lab.task_queue, data_dir=data_dir)
+    await Runlane(plant.client, settings).runs.create(lab.thread_id, assistant_id=lab.assistant_id)
+    address = plant.client.service_client.config.target_host
+    bare = await connect(Settings(data_dir=tmp_path), environ={"TEMPORAL_ADDRESS": address})
+    forgetful = Runlane(bare, Settings(task_queue=lab.task_queue))
+
+    async def refused() -> str:
+        try:
+            await forgetful.runs.create(lab.thread_id, assistant_id=lab.assistant_id)
+        except CannotDecrypt as error:
+            return error.message
+        return ""
+
+    # Lists know of a run a moment after it has begun.
+    said = await eventually(refused, bool)
+    assert VARIABLE in said
+    assert "encrypted" in said
 
 
 def test_up_keeps_its_key_and_says_when_it_is_lost(tmp_path: Path) -> None:
