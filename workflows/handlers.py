@@ -16,6 +16,8 @@ with workflow.unsafe.imports_passed_through():
 
 NUDGE_SPACING = 2.0
 """Seconds around a poll in which a nudge brings nothing new."""
+NUDGE_PATIENCE = 90.0
+"""Seconds that a look has before a nudge gives it up for another one."""
 
 
 class RunHandlers:

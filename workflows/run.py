@@ -39,7 +39,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.heartbeat import HEARTBEAT_TIMEOUT
     from activities.runs import RunActivities
     from runsapi import TERMINAL, Run, RunStatus
-    from workflows.handlers import NUDGE_SPACING, RunHandlers
+    from workflows.handlers import NUDGE_PATIENCE, NUDGE_SPACING, RunHandlers
     from workflows.shown import memo
     from workflows.state import RunInput, StopReason
 
@@ -61,6 +61,8 @@ class RunWorkflow(RunHandlers):
     def __init__(self, input: RunInput) -> None:
         super().__init__(input)
         self._poll: asyncio.Task[Observed] | None = None
+        self._look_has_until = 0.0
+        """Nudges that keep coming would else drop each look at a slow upstream under way."""
         self._may_have_acted = False
         """Whether the effect that failed last may have reached the upstream."""
         self._begun_anew = input.state is None and self._may_repeat()
@@ -348,6 +350,7 @@ class RunWorkflow(RunHandlers):
 
     def _start_poll(self, *, attach: bool) -> asyncio.Task[Observed]:
         state, options = self._state, self._options
+        self._look_has_until = 0.0 if attach else self._now() + NUDGE_PATIENCE
         poll = polling.retrieve_input(state, options, self._target(), self._now(), attach=attach)
         task: asyncio.Task[Observed] = workflow.start_activity_method(
             RunActivities.retrieve,
@@ -439,8 +442,10 @@ class RunWorkflow(RunHandlers):
 
     def _nudge_helps(self) -> bool:
         """Tell whether to poll at once; an attached poll at two seconds or less is about to."""
-        return self._nudged and (
-            polling.interval(self._state, self._options, self._now()) > NUDGE_SPACING
+        return (
+            self._nudged
+            and self._now() >= self._look_has_until
+            and polling.interval(self._state, self._options, self._now()) > NUDGE_SPACING
         )
 
     def _limit(self) -> float:

@@ -138,3 +138,18 @@ async def test_a_nudge_during_a_blocked_runs_try_counts(lab: Lab) -> None:
 
     await eventually(lambda: lab.received("runs.retrieve"), lambda tries: tries == 3)
     await run.cancel()
+
+
+async def test_nudges_that_keep_coming_leave_a_slow_look_its_time(lab: Lab) -> None:
+    """Each would else give up the look under way, and none would ever be answered."""
+    await lab.scenario(rounds=[{"queued": 0.0, "polls": 0}], poll_after_ms=120_000)
+    await lab.fault("runs.retrieve", "slow", seconds=5, times=0)
+    run = await lab.start()
+    await run.until(lambda view: view.runlane.upstream_run_id is not None)
+
+    async def status() -> str:
+        await nudge(run)
+        await asyncio.sleep(2.1)
+        return str((await run.view()).run.status)
+
+    assert "completed" == await eventually(status, lambda status: status == "completed")
