@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import re
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -90,9 +91,10 @@ async def test_figures_that_can_not_be_fetched() -> None:
 
 async def test_figures_that_take_long() -> None:
     """Nobody who scrapes waits for them longer than said, and no second fetch is begun."""
-    listener = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
-    async with listener:
-        port = listener.sockets[0].getsockname()[1]
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
         figures = RunFigures(pace=0, patience=0.1)
         figures.use(await Client.connect(f"127.0.0.1:{port}", lazy=True))
         await figures.refresh()
@@ -297,9 +299,10 @@ def test_traces_that_can_not_be_made(variable: str, value: str) -> None:
 
 async def test_a_collector_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of a process waits for its last spans for a moment only."""
-    listener = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
-    async with listener:
-        port = listener.sockets[0].getsockname()[1]
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
         tracing = Tracing()
