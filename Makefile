@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Most tests wait for a server or a clock, so more of them run than there are cores.
 test: $(STAMP) ## every test, on real parts
-	$(BIN)/pytest -n 4 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 test-fast: $(STAMP) ## the unit tests, in under a minute
 	$(BIN)/pytest -n 2 -m "not slow" tests/unit
