@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from typing import NoReturn
 
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
@@ -21,6 +22,7 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 from activities.runs import RunActivities
 from runlane import key_check, search_attributes
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
+from runlane.leaving import leave
 from runlane.monitoring import logs, metrics
 from runlane.monitoring.monitor import Monitor
 from runlane.monitoring.subject import ActivitySubjects
@@ -209,8 +211,7 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
 
     if not await run(settings, stop, ready):
         # Leaving the event loop would wait for what doesn't end.
-        logging.shutdown()
-        os._exit(ExitCode.DONE)
+        leave(ExitCode.DONE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -241,5 +242,10 @@ def _fail(error: RunlaneError, *, as_json: bool) -> int:
     return error.exit_code
 
 
+def program() -> NoReturn:
+    """Be the program `runlane-worker`, or `python -m worker`."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -89,7 +89,11 @@ class WorkerProcess:
 
     async def wait(self, *, seconds: float = 30.0) -> int:
         """Wait for its end; return its exit status (negative: the signal)."""
-        return await asyncio.wait_for(self._started().wait(), seconds)
+        status = await asyncio.wait_for(self._started().wait(), seconds)
+        if status not in {0, -signal.SIGKILL}:
+            # Shown with the failure of the test that expected another.
+            print(f"{self.log.name} ends with {status}:\n{self.log.read_text()[-4000:]}")
+        return status
 
     async def dispose(self) -> None:
         """Leave nothing behind, whatever state it is in."""
