@@ -14,14 +14,19 @@ from temporalio.client import (
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from runlane import workers
 from runlane.errors import InvalidRequest, NoWorker, RunlaneError
 from runlane.rpc import is_namespace_missing
 from workflows.contract import INVALID_MESSAGE, NOTHING_NEW, RUN_IS_ENDING, Receipts
 
-UPDATE_TIMEOUT = timedelta(seconds=2)
-"""A worker that hasn't taken the message by then counts as none."""
+ALONE_AFTER = timedelta(seconds=2)
+"""When a message that nobody has taken makes its sender look whether there is a worker at all."""
+PATIENCE = timedelta(seconds=20)
+"""How long a worker may take that is there. One under load is behind with its work, and a message
+that is given up and sent anew makes it more: with 300 runs on two processors, twenty updates for
+each answer."""
 
-_PATIENCE_SECONDS = 20.0
+_LEAST_PATIENCE = timedelta(seconds=1)
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 # Too many updates in flight, a shard that moves, a workflow that continues as new just now: the
@@ -52,10 +57,20 @@ class NothingNew(Exception):
         self.receipts = receipts
 
 
-async def send(client: Client, run_id: str, name: str, message: object, answer: type[_T]) -> _T:
+async def send(
+    client: Client, run_id: str, name: str, message: object, answer: type[_T], *, task_queue: str
+) -> _T:
     """Send an update and return its answer.
 
     One id serves all tries, so that a message whose answer was lost on the way is taken once.
+
+    Args:
+        client: connected to the run's namespace.
+        run_id: whose workflow takes it.
+        name: of the update.
+        message: what it is given.
+        answer: what it returns.
+        task_queue: where the run's workers are.
 
     Raises:
         RunClosed: the run has ended, or doesn't exist.
@@ -67,43 +82,58 @@ async def send(client: Client, run_id: str, name: str, message: object, answer: 
     handle = client.get_workflow_handle(run_id)
     update_id = uuid.uuid4().hex
     loop = asyncio.get_running_loop()
-    until = loop.time() + _PATIENCE_SECONDS
+    began = loop.time()
+
+    async def taken() -> _T:
+        timeout = max(PATIENCE - timedelta(seconds=loop.time() - began), _LEAST_PATIENCE)
+        accepted = await handle.start_update(
+            name,
+            message,
+            id=update_id,
+            result_type=answer,
+            wait_for_stage=WorkflowUpdateStage.COMPLETED,
+            rpc_timeout=timeout,
+        )
+        result: _T = await accepted.result(rpc_timeout=timeout)
+        return result
+
     pause = _FIRST_PAUSE
     while True:
+        sending = asyncio.create_task(taken())
         try:
-            accepted = await handle.start_update(
-                name,
-                message,
-                id=update_id,
-                result_type=answer,
-                wait_for_stage=WorkflowUpdateStage.COMPLETED,
-                rpc_timeout=UPDATE_TIMEOUT,
-            )
-            result: _T = await accepted.result(rpc_timeout=UPDATE_TIMEOUT)
+            alone_at = began + ALONE_AFTER.total_seconds()
+            await asyncio.wait([sending], timeout=max(alone_at - loop.time(), 0.0))
+            if not sending.done() and await _is_served(client, task_queue):
+                await asyncio.wait([sending])
+            if not sending.done():
+                raise no_worker(run_id, task_queue, loop.time() - began)
+            return sending.result()
         except WorkflowUpdateFailedError as error:
             raise _refusal(error) from error
         except WorkflowUpdateRPCTimeoutOrCancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError from None
-            raise no_worker(run_id, None) from None
+            raise no_worker(run_id, task_queue, loop.time() - began) from None
         except RPCError as error:
             if _names_nothing(error):
                 raise RunClosed from error
-            if error.status not in _LATER or loop.time() > until:
+            if error.status not in _LATER or loop.time() - began > PATIENCE.total_seconds():
                 raise
-        else:
-            return result
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-def no_worker(run_id: str, task_queue: str | None) -> NoWorker:
+async def _is_served(client: Client, task_queue: str) -> bool:
+    """Tell whether a worker asked the queue for work of late; one that was killed may have."""
+    return workers.is_fresh(await workers.last_seen(client, task_queue))
+
+
+def no_worker(run_id: str, task_queue: str, seconds: float) -> NoWorker:
     """Return the error that says that nobody took a message, and what to do."""
-    queue = "" if task_queue is None else f" on queue {task_queue}"
     return NoWorker(
-        f"No worker{queue} took the message for {run_id} within "
-        f"{UPDATE_TIMEOUT.total_seconds():g} s. Temporal may still hand it to the next one, or "
+        f"No worker on queue {task_queue} took the message for {run_id} within "
+        f"{seconds:.0f} s. Temporal may still hand it to the next one, or "
         "forget it. Start a worker (runlane worker) and give the command again: nothing counts "
         "twice.",
         param="run_id",

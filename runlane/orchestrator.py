@@ -220,9 +220,9 @@ class Runs:
         """
         change = MetadataUpdate(metadata=requests.checked_metadata(metadata))
         with explained(self._client):
-            await self._check(run_id, thread_id)
+            queue = await self._check(run_id, thread_id)
             try:
-                await self._send(run_id, UPDATE_METADATA_UPDATE, change, Acknowledged)
+                await self._send(run_id, queue, UPDATE_METADATA_UPDATE, change, Acknowledged)
             except messages.RunClosed:
                 view = await reading.read(self._client, run_id)
                 text = f"{run_id} is {view.run.status}; its metadata stays as it is."
@@ -239,9 +239,9 @@ class Runs:
             NoWorker: nobody took the request.
         """
         with explained(self._client):
-            await self._check(run_id, thread_id)
+            queue = await self._check(run_id, thread_id)
             with contextlib.suppress(messages.RunClosed):
-                await self._send(run_id, CANCEL_UPDATE, CancelRequest(), Acknowledged)
+                await self._send(run_id, queue, CANCEL_UPDATE, CancelRequest(), Acknowledged)
         return await self.retrieve(run_id)
 
     async def submit_tool_outputs(
@@ -292,9 +292,11 @@ class Runs:
         """
         delivery = receipts.message(tool_outputs, by=by)
         with explained(self._client):
-            await self._check(run_id, thread_id)
+            queue = await self._check(run_id, thread_id)
             try:
-                return await self._send(run_id, SUBMIT_TOOL_OUTPUTS_UPDATE, delivery, Receipts)
+                return await self._send(
+                    run_id, queue, SUBMIT_TOOL_OUTPUTS_UPDATE, delivery, Receipts
+                )
             except messages.NothingNew as error:
                 return error.receipts
             except messages.RunClosed:
@@ -423,19 +425,27 @@ class Runs:
             view = await reading.read(self._client, run_id, thread_id=thread_id, patience=patience)
         return blocked.with_remedy(view)
 
-    async def _check(self, run_id: str, thread_id: str | None) -> None:
+    async def _check(self, run_id: str, thread_id: str | None) -> str:
         """Look for the run, and whether its words can be read here, before it is sent anything.
 
         A message under a key that its workers haven't got would stop the run.
+
+        Returns:
+            The task queue of its workers.
         """
         description = await reading.describe(self._client, run_id, thread_id)
         await request_memo(description)
+        return description.task_queue
 
-    async def _send(self, run_id: str, name: str, message: object, answer: type[_T]) -> _T:
+    async def _send(
+        self, run_id: str, task_queue: str, name: str, message: object, answer: type[_T]
+    ) -> _T:
         """Send an update; where the run seems to be closed, look whether it is."""
         for _ in range(_MESSAGE_TRIES):
             try:
-                return await messages.send(self._client, run_id, name, message, answer)
+                return await messages.send(
+                    self._client, run_id, name, message, answer, task_queue=task_queue
+                )
             except messages.RunClosed:
                 description = await reading.describe(self._client, run_id)
                 if reading.is_closed(description):
@@ -449,7 +459,7 @@ class Runs:
                 description = await reading.describe(self._client, run_id)
                 if reading.is_closed(description):
                     raise messages.RunClosed from None
-                raise messages.no_worker(run_id, description.task_queue) from None
+                raise
         text = f"{run_id} is between two states; give the command again."
         raise RunlaneError(text, code="busy")
 

@@ -428,7 +428,8 @@ class Play:
             self.accepted.setdefault(call_id, []).append(output)
 
     async def _send(self, name: str, message: object, answer: type[Any]) -> Any:
-        return await send(self._lab.client, self._run.id, name, message, answer)
+        queue = self._lab.task_queue
+        return await send(self._lab.client, self._run.id, name, message, answer, task_queue=queue)
 
     async def _pending(self) -> list[str]:
         """Return the calls that wait, once there are any."""

@@ -12,6 +12,9 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 
 from runlane.embedded import EmbeddedTemporal
+from runlane.messages import ALONE_AFTER
+from runlane.orchestrator import Runlane
+from runlane.settings import Settings
 from runlane.temporal import connect
 from tests.lab import QUICK, Lab, LabRun, eventually
 from tests.processes import GOES_ON_WITHIN, Plant, WorkerProcess
@@ -123,6 +126,34 @@ async def test_answered_while_no_worker_lives(plant: Plant) -> None:
         (answer.tool_call_id, answer.reason) for answer in view.runlane.rejected
     ]
     assert ["call_of_nobody"] == view.runlane.early
+
+
+async def test_an_answer_waits_for_a_worker_that_is_behind(plant: Plant) -> None:
+    """A worker that is there and slow is no missing one: the answer is given once, and taken."""
+    lab = plant.lab
+    await lab.scenario(rounds=[ASKS])
+    worker = await plant.worker()
+    run = await lab.start(timing=UNHURRIED)
+    view = await run.until_status("requires_action")
+    desk = Runlane(plant.client, Settings(task_queue=lab.task_queue))
+    (call,) = view.runlane.pending
+    answer = {"tool_call_id": call.tool_call_id, "output": "ok"}
+
+    worker.pause()
+    giving = asyncio.create_task(desk.runs.deliver(run.id, tool_outputs=[answer]))
+    await asyncio.sleep(2 * ALONE_AFTER.total_seconds())
+    worker.resume()
+
+    given = await giving
+    assert ["accepted"] == [receipt.status for receipt in given.receipts]
+    await _completes_once(lab, run)
+    assert 1 == await _updates(run)
+
+
+async def _updates(run: LabRun) -> int:
+    kind = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED
+    history = await run.handle.fetch_history()
+    return sum(event.event_type == kind for event in history.events)
 
 
 @pytest_asyncio.fixture
