@@ -41,9 +41,15 @@ _POLL_SECONDS = 0.05
 _ATTEMPTS_TO_FIND_PORTS = 3
 _LOG_TAIL_BYTES = 2_000
 
-# The server polls its transfer queue 20 times a second by default, and every activity then
-# costs 50 ms: one activity takes 100 ms instead of 35.
-_DYNAMIC_CONFIG: Mapping[str, object] = {"history.transferProcessorMaxPollRPS": 1000}
+_DYNAMIC_CONFIG: Mapping[str, object] = {
+    # The server polls its transfer queue 20 times a second by default, and every activity then
+    # costs 50 ms: one activity takes 100 ms instead of 35.
+    "history.transferProcessorMaxPollRPS": 1000,
+    # The command line lets each use of a search attribute read the namespace and the cluster from
+    # the database, so that new attributes are known at once: thirty reads a run. Ours are
+    # registered before anything starts.
+    "system.forceSearchAttributesCacheRefreshOnRead": False,
+}
 
 
 class EmbeddedTemporalError(Exception):
