@@ -96,6 +96,8 @@ class RetrieveInput(_Model):
     """Calls whose outputs are in: to see them asked for still is no news."""
     asked: dict[str, str] = {}
     """The digests of those calls: one that asks otherwise is news. Without it ids are enough."""
+    status: str | None = None
+    """What the run's history says: only another one is worth a heartbeat of its own."""
 
 
 class Observed(_Model):

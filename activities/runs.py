@@ -113,8 +113,8 @@ class RunActivities:
         earlier = earlier_progress()
         age = max(input.leg_age, float(earlier.get("age", 0.0)))
         progress: dict[str, Any] = {"age": age, "polls": int(earlier.get("polls", 0))}
-        if "status" in earlier:
-            progress["status"] = earlier["status"]
+        if status := earlier.get("status", input.status):
+            progress["status"] = status
         began = time.monotonic() - (age - input.leg_age)
         after_ms = input.poll_after_ms
         async with heartbeating(progress, every=POLL_BEAT):

@@ -75,6 +75,7 @@ def retrieve_input(
         # A stopped run answers nothing more; otherwise only what is in already is no news.
         answered=list(state.known if stopping else answers.taken(state)),
         asked={} if stopping else answers.taken(state),
+        status=None if state.run is None else str(state.run.status),
     )
 
 
