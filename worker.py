@@ -82,8 +82,8 @@ def build_workers(
             max_concurrent_activities=MAX_EFFECTS,
             interceptors=[ActivitySubjects()],
             graceful_shutdown_timeout=GRACE,
-            # With the default of 10 s a run stands still that long after its worker was killed; with
-            # 2 s each run of a worker that is behind is replayed, which puts it further behind.
+            # A run stands still that long after its worker was killed (10 s by default). With 2 s,
+            # runs of a worker that is behind are replayed, which puts it further behind.
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=5),
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             default_heartbeat_throttle_interval=timedelta(seconds=1),
