@@ -39,6 +39,12 @@ upstream."""
 HANDOVER = "Handover"
 """This worker is shutting down; another one takes the poll over at once."""
 
+RAISE_QUOTA = "Raise the upstream account's quota or mend its billing."
+CHECK_CREDENTIALS = "Check RUNLANE_UPSTREAM_API_KEY and RUNLANE_UPSTREAM_AUTH."
+CHECK_URL = "Check RUNLANE_UPSTREAM_URL, the thread and the assistant."
+START_ITS_WORKER = "Start a worker with the run's RUNLANE_UPSTREAM_URL."
+"""What to do about a blocked run. It ends the message; who says it for many runs cuts it off."""
+
 LONGEST_BACKOFF = timedelta(seconds=10)
 """So that the end of an outage is noticed well within 15 s."""
 MAX_SAID = 300
@@ -147,19 +153,17 @@ def blocked_kind(error: BaseException | None) -> str | None:
 def _raise_for_status(error: APIStatusError, *, creating: bool, reading: bool) -> NoReturn:
     said = _said(error)
     if is_quota(error):
-        message = f"{said}. Raise the upstream account's quota or mend its billing."
+        message = f"{said}. {RAISE_QUOTA}"
         raise (
             refusal("rate_limit_exceeded", message) if creating else blocked("quota", message)
         ) from None
     if error.status_code in (401, 403):
-        message = f"{said}. Check RUNLANE_UPSTREAM_API_KEY and RUNLANE_UPSTREAM_AUTH."
+        message = f"{said}. {CHECK_CREDENTIALS}"
         raise (
             refusal("server_error", message) if creating else blocked("credentials", message)
         ) from None
     if error.status_code == 404:
-        message = (
-            f"{said} at {error.url}. Check RUNLANE_UPSTREAM_URL, the thread and the assistant."
-        )
+        message = f"{said} at {error.url}. {CHECK_URL}"
         raise (
             refusal("server_error", message) if creating else blocked("not_found", message)
         ) from None

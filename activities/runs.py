@@ -239,7 +239,7 @@ class RunActivities:
             raise failures.blocked(
                 "other_upstream",
                 f"The run lives on {recorded.url}, and this worker is set up for "
-                f"{self._upstream.url}. Start a worker with the run's RUNLANE_UPSTREAM_URL.",
+                f"{self._upstream.url}. {failures.START_ITS_WORKER}",
                 upstream=recorded,
             )
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities import failures
 from runlane.listing import blocked_condition, quoted
 from runlane.rpc import is_namespace_missing
-from workflows.contract import NUDGE_SIGNAL, WORKFLOW, BlockedKind, RunView
+from workflows.contract import NUDGE_SIGNAL, WORKFLOW, BlockedKind, BlockedView, RunView
 
 REMEDIES: Mapping[BlockedKind, str] = {
     BlockedKind.CREDENTIALS: (
@@ -31,6 +32,8 @@ REMEDIES: Mapping[BlockedKind, str] = {
 }
 """What lets the runs of a kind go on. Each is tried again by itself, every 15 minutes at least."""
 
+_START_THE_SIMULATOR = "Start that one again: runlane up --simulate"
+
 NUDGES_PER_SECOND = 50.0
 """Each makes a run ask the upstream: hundreds at once would be answered by 429."""
 
@@ -47,12 +50,29 @@ def with_remedy(view: RunView) -> RunView:
         return view
     message = (
         f"The run lives on the simulated upstream {upstream.url}, and its workers are set up for "
-        "another one. Start that one again: runlane up --simulate"
+        f"another one. {_START_THE_SIMULATOR}"
     )
     told = view.runlane.model_copy(
         update={"blocked": blocked.model_copy(update={"message": message})}
     )
     return view.model_copy(update={"runlane": told})
+
+
+def cause(blocked: BlockedView) -> str:
+    """Return what happened, without what to do: for whoever says that once for many runs."""
+    message = blocked.message
+    for remedy in _SAID_BY_THE_RUN:
+        message = message.removesuffix(remedy).rstrip()
+    return message
+
+
+_SAID_BY_THE_RUN = (
+    failures.RAISE_QUOTA,
+    failures.CHECK_CREDENTIALS,
+    failures.CHECK_URL,
+    failures.START_ITS_WORKER,
+    _START_THE_SIMULATOR,
+)
 
 
 async def count(

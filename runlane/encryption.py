@@ -24,6 +24,7 @@ from temporalio.converter import (
     WorkflowSerializationContext,
 )
 
+from runlane import key_file
 from runlane.errors import CannotDecrypt
 from runlane.payload_store import PAYLOAD_SIZE_THRESHOLD
 from runlane.settings import EncryptionKey
@@ -127,6 +128,8 @@ def unknown_key(key_id: str, known: Sequence[str]) -> CannotDecrypt:
         f"a payload is encrypted with the key {key_id!r}, and this process has {has}. Add "
         f"{key_id}:… after the others."
     )
+    if key_id.startswith(key_file.MADE):
+        text += f" `runlane up` made that key; it stands in {key_file.NAME} of the data directory."
     return CannotDecrypt(key_id, text)
 
 

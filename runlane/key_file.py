@@ -18,6 +18,16 @@ from runlane.settings import EncryptionKey, SettingsError
 NAME = "encryption.keys"
 """In the data directory; written as `RUNLANE_ENCRYPTION_KEYS_FILE` takes it."""
 
+MADE = "up-"
+"""How the id of a key begins that was made here."""
+
+PUT_BACK = (
+    "Put a copy of it back, or set RUNLANE_ENCRYPTION_KEYS to what stood in it. Without a copy the "
+    "runs of this directory are lost: nobody can read them, or go on with them. To begin anew, "
+    "choose another directory: runlane up --data-dir DIR"
+)
+"""What to do about a file that is lost."""
+
 
 def read(data_dir: Path) -> tuple[EncryptionKey, ...]:
     """Return the keys of a data directory; none where it has no file of them.
@@ -30,13 +40,18 @@ def read(data_dir: Path) -> tuple[EncryptionKey, ...]:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return ()
-    except (OSError, UnicodeDecodeError) as error:
-        # The cause stays out of the chain: a UnicodeDecodeError carries the file's bytes.
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise SettingsError(str(path), f"can't be read: {reason}.") from None
-    keys = encryption_keys(str(path), text)
+    except OSError as error:
+        raise SettingsError(str(path), f"can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        # The cause stays out of the chain: it carries the file's bytes.
+        raise SettingsError(str(path), f"is damaged. {PUT_BACK}") from None
+    try:
+        keys = encryption_keys(str(path), text)
+    except SettingsError:
+        # What it says of a variable, to make another key, would be the wrong advice here.
+        raise SettingsError(str(path), f"is damaged. {PUT_BACK}") from None
     if not keys:
-        raise SettingsError(str(path), "is empty; restore it from a backup.")
+        raise SettingsError(str(path), f"is empty. {PUT_BACK}")
     return keys
 
 
@@ -47,7 +62,7 @@ def make(data_dir: Path) -> tuple[EncryptionKey, ...]:
         SettingsError: the file can't be written, or one is there and can't be used.
     """
     # A new name for each: a key that is lost can then be told from one that has other bytes.
-    key = EncryptionKey(f"up-{secrets.token_hex(4)}", secrets.token_bytes(KEY_BYTES))
+    key = EncryptionKey(f"{MADE}{secrets.token_hex(4)}", secrets.token_bytes(KEY_BYTES))
     try:
         _write(data_dir, f"{key.id}:{base64.b64encode(key.key).decode()}\n")
     except OSError as error:

@@ -18,7 +18,7 @@ from runlane import search_attributes
 from runlane.errors import InvalidRequest, RunNotFound
 from runlane.requests import check_thread_id
 from runlane.rpc import explained, is_namespace_missing
-from runlane.visibility import ENDED_IN_TEMPORAL, created_at, created_attribute, known_view
+from runlane.visibility import ENDED_IN_TEMPORAL, created_at, created_attribute, listed_view
 from runsapi import Run, RunStatus
 from workflows.contract import WORKFLOW, BlockedKind, RunView
 
@@ -190,7 +190,7 @@ async def _fetch(client: Client, query: ListQuery) -> RunPage:
     rows = rows[: query.limit]
     if backwards:
         rows.reverse()
-    views = [await known_view(row) for row in rows]
+    views = [await listed_view(row) for row in rows]
     return RunPage(
         data=[view.run for view in views],
         views=views,

@@ -336,9 +336,7 @@ class Parts:
         if found is not None:
             text = (
                 f"{path} is missing, and {found.run_id} is encrypted with its key "
-                f"{found.error.key_id!r}. Put the file back from a backup, or set "
-                "RUNLANE_ENCRYPTION_KEYS: without that key nobody can read these runs, or go on "
-                "with them. To begin anew, choose another directory with --data-dir."
+                f"{found.error.key_id!r}. {key_file.PUT_BACK}"
             )
             raise UpError(text, param="RUNLANE_ENCRYPTION_KEYS", code="key_lost")
         await asyncio.to_thread(key_file.make, data_dir)

@@ -11,6 +11,8 @@ from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from runlane import search_attributes
+from runlane.errors import CannotDecrypt
+from runlane.payload_store import PayloadStoreError
 from runsapi import Run, RunStatus
 from workflows.contract import (
     PENDING_MEMO,
@@ -22,6 +24,7 @@ from workflows.contract import (
     RunlaneView,
     RunRequest,
     RunView,
+    UnreadableView,
 )
 
 ENDED_IN_TEMPORAL = {
@@ -49,11 +52,45 @@ async def known_view(execution: WorkflowExecution, *, known_at: float | None = N
         execution: from a list or a description.
         known_at: Unix seconds of what is shown; now, if not given.
     """
-    if known_at is None:
-        known_at = time.time()
-    memo = await request_memo(execution)
+    return _view(
+        execution,
+        await request_memo(execution),
+        await _pending(execution),
+        time.time() if known_at is None else known_at,
+    )
+
+
+async def listed_view(execution: WorkflowExecution) -> RunView:
+    """Return a run as `known_view` does; where its memo can't be read, what is in the clear.
+
+    One such run must not keep a whole list from being read.
+    """
+    memo, pending = None, list[PendingCall]()
+    unreadable: CannotDecrypt | PayloadStoreError | None = None
+    try:
+        memo = await request_memo(execution)
+        pending = await _pending(execution)
+    except (CannotDecrypt, PayloadStoreError) as error:
+        unreadable = error
+    view = _view(execution, memo, pending, time.time())
+    return view if unreadable is None else not_read(view, unreadable)
+
+
+def not_read(view: RunView, error: CannotDecrypt | PayloadStoreError) -> RunView:
+    """Return the view of a run of which the rest can't be read here, with the reason."""
+    key_id = error.key_id if isinstance(error, CannotDecrypt) else None
+    unreadable = UnreadableView(message=error.message, key_id=key_id)
+    told = view.runlane.model_copy(update={"unreadable": unreadable})
+    return view.model_copy(update={"runlane": told})
+
+
+def _view(
+    execution: WorkflowExecution,
+    memo: RequestMemo | None,
+    pending: list[PendingCall],
+    known_at: float,
+) -> RunView:
     status = status_of(execution)
-    pending = await _pending(execution) if status == RunStatus.REQUIRES_ACTION else []
     created = created_at(execution, memo)
     fields: dict[str, Any] = {
         "id": execution.id,
@@ -149,6 +186,8 @@ def _attribute(execution: WorkflowExecution, name: str) -> str:
 
 async def _pending(execution: WorkflowExecution) -> list[PendingCall]:
     # The memo is never cleared, for that would cost an event: only the status makes it true.
+    if status_of(execution) != RunStatus.REQUIRES_ACTION:
+        return []
     calls = await execution.memo_value(PENDING_MEMO, None, type_hint=list[PendingCall])
     return calls or []
 

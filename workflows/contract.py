@@ -339,6 +339,15 @@ class BlockedView(_Message):
     """None where no worker could be asked."""
 
 
+class UnreadableView(_Message):
+    """Why what a run says can't be read where it is listed. Its other facts are in the clear."""
+
+    message: str
+    key_id: str | None
+    """The key that this process lacks, or of which it has other bytes; None where it isn't a key
+    that is missing."""
+
+
 class RunlaneView(_Message):
     """What Runlane knows beyond the protocol's own Run object; the key `runlane` in JSON."""
 
@@ -374,6 +383,8 @@ class RunlaneView(_Message):
     next_try_at: float | None = None
     history_events: int | None = None
     history_bytes: int | None = None
+    unreadable: UnreadableView | None = None
+    """In a list: metadata, deadline and waiting calls are missing, for they can't be read."""
 
 
 class RunView(_Message):

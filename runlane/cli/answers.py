@@ -83,15 +83,17 @@ def _submit(
                 error = AnswersRefused(f"Not taken by {run_id}: {said}.", told)
                 output.document(error.as_json())
             return int(ExitCode.REFUSED)
-        if wait:
-            looks = client.runs.watch(run_id)
-            queue = client.settings.task_queue
-            return await progress.follow(looks, run_id=run_id, task_queue=queue)
-        if session.wants_json():
+        with session.after("has the answers", run_id):
+            if wait:
+                looks = client.runs.watch(run_id)
+                queue = client.settings.task_queue
+                return await progress.follow(looks, run_id=run_id, task_queue=queue)
+            if not session.wants_json():
+                return int(ExitCode.DONE)
             view = await client.runs.view(run_id)
-            shown = dict(view.as_json())
-            listed = [receipt.model_dump(mode="json") for receipt in told]
-            output.document({**shown, "runlane": {**shown["runlane"], "receipts": listed}})
+        shown = dict(view.as_json())
+        listed = [receipt.model_dump(mode="json") for receipt in told]
+        output.document({**shown, "runlane": {**shown["runlane"], "receipts": listed}})
         return int(ExitCode.DONE)
 
     session.perform(work)

@@ -10,7 +10,7 @@ import typer
 
 from runlane.cli import output, progress, session
 from runlane.cli.options import Json
-from runlane.errors import ExitCode, InvalidRequest
+from runlane.errors import CannotDecrypt, ExitCode, InvalidRequest, RunNotFound
 
 if TYPE_CHECKING:
     from runlane.orchestrator import Runlane
@@ -46,41 +46,77 @@ async def read(client: "Runlane", views: "Sequence[RunView]") -> "list[RunView]"
 
     Lists know the kind alone; since when, and what the upstream said, is in the workflow.
     """
-    if not views:
-        return []
-    first = await client.runs.view(views[0].run.id)
-    if not first.runlane.worker:
+    readable = [view for view in views if view.runlane.unreadable is None]
+    if not readable:
+        return list(views)
+    first = await _known(client, readable[0])
+    if not first.runlane.worker and first.runlane.unreadable is None:
         return list(views)
     slots = asyncio.Semaphore(_ASKED_AT_ONCE)
 
     async def one(view: "RunView") -> "RunView":
+        if view is readable[0]:
+            return first
+        if view.runlane.unreadable is not None:
+            return view
         async with slots:
-            return await client.runs.view(view.run.id)
+            return await _known(client, view)
 
-    return [first, *await asyncio.gather(*(one(view) for view in views[1:]))]
+    return [*await asyncio.gather(*(one(view) for view in views))]
+
+
+async def _known(client: "Runlane", listed: "RunView") -> "RunView":
+    # Deferred: they bring Temporal's client.
+    from runlane.payload_store import PayloadStoreError  # noqa: PLC0415
+    from runlane.visibility import not_read  # noqa: PLC0415
+
+    try:
+        return await client.runs.view(listed.run.id)
+    except RunNotFound:
+        return listed
+    except (CannotDecrypt, PayloadStoreError) as error:
+        # Listed by a memo that can be read, and driven under another key.
+        return not_read(listed, error)
 
 
 def table(views: "Sequence[RunView]") -> None:
-    """Print blocked runs, and below them what lets each kind go on."""
+    """Print blocked runs and what happened to each, and below them what lets each kind go on."""
     # Deferred: it brings Temporal's client.
     from runlane.blocked import REMEDIES  # noqa: PLC0415
 
-    output.table(("run", "status", "blocked by", "since", "message"), [_row(v) for v in views])
+    head = ("run", "status", "blocked by", "since")
+    output.table(head, [_row(view) for view in views], below=[_cause(view) for view in views])
     for kind in sorted({v.runlane.blocked.kind for v in views if v.runlane.blocked is not None}):
-        output.say(f"{kind}: {REMEDIES[kind]}")
+        output.say("")
+        for line in output.folded(f"{kind}: {REMEDIES[kind]}"):
+            output.say(line)
 
 
 def _row(view: "RunView") -> tuple[str, ...]:
     blocked, run = view.runlane.blocked, view.run
+    row = (output.safe(run.id), output.safe(str(run.status)))
     if blocked is None:
-        return (output.safe(run.id), output.safe(str(run.status)), "goes on", "", "")
-    return (
-        output.safe(run.id),
-        output.safe(str(run.status)),
-        str(blocked.kind),
-        output.moment(blocked.since_at),
-        output.safe(blocked.message),
-    )
+        return (*row, "goes on", "")
+    return (*row, str(blocked.kind), output.moment(blocked.since_at))
+
+
+def _cause(view: "RunView") -> str:
+    # Deferred, as above.
+    from runlane.blocked import cause  # noqa: PLC0415
+
+    if view.runlane.unreadable is not None:
+        return not_read_text(view)
+    return "" if view.runlane.blocked is None else output.safe(cause(view.runlane.blocked))
+
+
+def not_read_text(view: "RunView") -> str:
+    """Return in a few words why a listed run can't be read; empty where it can."""
+    unreadable = view.runlane.unreadable
+    if unreadable is None:
+        return ""
+    if unreadable.key_id is None:
+        return "can't be read here"
+    return f"can't be read here: key {output.safe(unreadable.key_id)}"
 
 
 def _nudge(
@@ -101,7 +137,8 @@ def _nudge(
 
 async def _one(client: "Runlane", run_id: str) -> int:
     await client.runs.nudge(run_id)
-    view = await progress.unless_silent(client.runs.view(run_id), client.settings.task_queue)
+    with session.after("was nudged", run_id):
+        view = await progress.unless_silent(client.runs.view(run_id), client.settings.task_queue)
     if session.wants_json():
         output.document(view.as_json())
     else:

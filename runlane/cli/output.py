@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -44,6 +45,10 @@ _STYLES = {
 }
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
 _NAME_WIDTH = 12
+FOLDED_WIDTH = 100
+"""Columns that a sentence below a table may take."""
+_COMMAND = re.compile(r"\brunlane( -{0,2}[a-z_]+)+")
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 _moving: "Console | None" = None
 """The console whose last line moves at present."""
@@ -177,23 +182,46 @@ def fields(pairs: Sequence[tuple[str, str]]) -> None:
         say_parts((f"  {name:<{_NAME_WIDTH}}", "dim"), (value, None))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, styled: int | None = None) -> None:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    styled: int | None = None,
+    below: Sequence[str] = (),
+) -> None:
     """Print aligned columns, never cut: a pipe is as wide as it likes.
 
     Args:
         head: the columns' names.
         rows: cells, safe already.
         styled: the column that holds a status.
+        below: a sentence for each row, safe already, that stands under it; or an empty one.
     """
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     say("  ".join(f"{name:<{widths[i]}}" for i, name in enumerate(head)).rstrip(), style="dim")
-    for row in rows:
+    for number, row in enumerate(rows):
         last = max(i for i, cell in enumerate(row) if cell)
         parts: list[tuple[str, str | None]] = []
         for i, cell in enumerate(row[: last + 1]):
             padded = cell if i == last else f"{cell:<{widths[i]}}  "
             parts.append((padded, style_of(cell) if i == styled else None))
         say_parts(*parts)
+        for line in folded(below[number], indent="  ") if below else ():
+            say(line)
+
+
+def folded(text: str, indent: str = "") -> list[str]:
+    """Return a sentence as lines that fit any terminal; a command to copy stays in one piece."""
+    whole = _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), text)
+    lines = textwrap.wrap(
+        whole,
+        FOLDED_WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
 def _visible(char: str) -> str:

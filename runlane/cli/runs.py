@@ -115,12 +115,13 @@ async def _started(
         output.run_line(view)
     elif wait or stream:
         output.note(f"{run_id}  {view.run.status}")
-    if stream:
-        return await _streamed(client, view)
-    if wait:
-        looks = client.runs.watch(run_id)
-        queue = client.settings.task_queue
-        return await progress.follow(looks, run_id=run_id, task_queue=queue, quiet_start=True)
+    with session.after("was started and goes on", run_id):
+        if stream:
+            return await _streamed(client, view)
+        if wait:
+            looks = client.runs.watch(run_id)
+            queue = client.settings.task_queue
+            return await progress.follow(looks, run_id=run_id, task_queue=queue, quiet_start=True)
     if session.wants_json():
         output.document(view.as_json())
     await _mention_missing_worker(client)

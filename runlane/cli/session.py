@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -56,6 +56,36 @@ class Interrupted(RunlaneError):
     exit_code = ExitCode.INTERRUPTED
     type = "interrupted"
     code = "interrupted"
+
+
+class Unseen(RunlaneError):
+    """What was asked for is done, and what became of it can't be shown."""
+
+    def __init__(self, run_id: str, done: str, error: RunlaneError) -> None:
+        """Name the run, and say what is done already."""
+        super().__init__(f"{run_id} {done}, but it can't be shown here: {error.message}")
+        self.run_id = run_id
+        self.type, self.code = error.type, error.code
+        # Bad input says that nothing was sent.
+        bad_input = error.exit_code is ExitCode.BAD_INPUT
+        self.exit_code = ExitCode.OTHER if bad_input else error.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the error document with the run's id beside the error."""
+        return {**super().as_json(), "run_id": self.run_id}
+
+
+@contextlib.contextmanager
+def after(done: str, run_id: str) -> Iterator[None]:
+    """Say of whatever fails from here on that it was done: `was nudged`.
+
+    Raises:
+        Unseen: in place of another error of ours.
+    """
+    try:
+        yield
+    except RunlaneError as error:
+        raise Unseen(run_id, done, error) from error
 
 
 def perform(work: Callable[["Runlane"], Awaitable[int]]) -> None:

@@ -3,6 +3,7 @@
 # ruff: noqa: FBT002, PLR0917 - typer reads a command's options from its parameters
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -114,6 +115,7 @@ def _list(
                 output.table(("run", "status", "created", "thread", "waits for"), rows, styled=1)
             if page.has_more:
                 _mention_next_page(page.last_id, page.first_id, before=before, after=after)
+        _mention_unreadable(page.views)
         seen = await workers.last_seen(client.temporal, client.settings.task_queue)
         output.note(_age_of_list(seen, client.settings.task_queue))
         return int(ExitCode.DONE)
@@ -215,6 +217,17 @@ def _mention_next_page(
         output.note(f"More:  --after {last_id}")
 
 
+def _mention_unreadable(views: "Sequence[RunView]") -> None:
+    """Say what is missing to read the runs that can't be read here, each cause once."""
+    causes = [view.runlane.unreadable for view in views if view.runlane.unreadable is not None]
+    if not causes:
+        return
+    runs = "1 run" if len(causes) == 1 else f"{len(causes)} runs"
+    output.note(f"{runs} can't be read here; listed is what Temporal has in the clear.")
+    for message in dict.fromkeys(cause.message for cause in causes):
+        output.note(f"  {output.safe(message)}")
+
+
 def _row(view: "RunView") -> tuple[str, ...]:
     calls = view.runlane.pending
     waits = (
@@ -226,6 +239,8 @@ def _row(view: "RunView") -> tuple[str, ...]:
         waits += f" and {len(calls) - 1} more"
     if view.runlane.blocked is not None:
         waits = f"blocked: {view.runlane.blocked.kind}"
+    if view.runlane.unreadable is not None:
+        waits = blocked_runs.not_read_text(view)
     run = view.run
     if view.runlane.uncertain is not None:
         waits = output.safe(view.runlane.uncertain)

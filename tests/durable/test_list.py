@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,14 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from runlane import Runlane, search_attributes
 from runlane.errors import RunNotFound
-from runlane.listing import ListQuery, fetch_page
-from runlane.settings import Settings
+from runlane.listing import ListQuery, RunPage, fetch_page
+from runlane.settings import EncryptionKey, Settings
+from runlane.temporal import connect
 from runlane.visibility import created_attribute
 from tests.lab import eventually
 from workflows.contract import PENDING_MEMO, REQUEST_MEMO, WORKFLOW, PendingCall, RequestMemo
+
+KEY = bytes(range(32))
 
 
 async def _start(
@@ -234,3 +238,34 @@ async def test_iterating_goes_through_all_pages(client: Client) -> None:
     runs = Runlane(client, Settings()).runs
 
     assert ids == [run.id async for run in runs.list(thread_id, limit=3)]
+
+
+async def test_a_run_under_another_key_hides_no_other(client: Client, data_dir: Path) -> None:
+    """It is listed with what is in the clear, and with the key that is missing."""
+    thread_id, now = _thread(), time.time()
+    (ours,) = await _runs(client, thread_id, [now])
+    stranger = await connect(
+        Settings(data_dir=data_dir / "elsewhere", encryption_keys=(EncryptionKey("odd", KEY),)),
+        environ={"TEMPORAL_ADDRESS": client.service_client.config.target_host},
+    )
+    call = PendingCall(tool_call_id="call_1", name="ask", arguments="{}", arguments_digest="-")
+    theirs = f"run_{secrets.token_hex(8)}"
+    await _start(stranger, thread_id, theirs, now - 9, status="requires_action", pending=[call])
+    runs = Runlane(client, Settings()).runs
+
+    async def page() -> RunPage:
+        return await runs.list(thread_id)
+
+    listed = await eventually(page, lambda page: len(page.data) == 2)
+    known, unknown = listed.views
+
+    assert [ours, theirs] == [run.id for run in listed.data]
+    assert known.run.metadata == {"n": ours}
+    assert known.runlane.unreadable is None
+    assert "requires_action" == unknown.run.status
+    assert thread_id == unknown.run.thread_id
+    assert int(now - 9) == unknown.run.created_at
+    assert {} == unknown.run.metadata
+    assert unknown.runlane.unreadable is not None
+    assert "odd" == unknown.runlane.unreadable.key_id
+    assert "'odd'" in unknown.runlane.unreadable.message

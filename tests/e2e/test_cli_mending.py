@@ -33,10 +33,14 @@ async def test_blocked_runs_are_listed_nudged_and_told_by_the_doctor(shell: Shel
     result = await run.result()
     nobody = await shell("list", "--blocked", "--thread", lab.thread_id, code=0)
 
-    (row,) = [line for line in out.splitlines() if line.startswith(run.id)]
+    (at,) = [at for at, line in enumerate(out.splitlines()) if line.startswith(run.id)]
+    row, cause, *_ = out.splitlines()[at:]
     assert "quota" in row
-    assert "You exceeded your current quota" in row
+    assert cause.startswith("  The upstream answered 429: You exceeded your current quota")
     assert "quota: Raise the upstream account's quota" in out
+    assert out.count("Raise the upstream account's quota") == 1
+    assert "\nrunlane nudge --blocked --kind quota\n" in out
+    assert max(len(line) for line in out.splitlines()) <= 100
     assert "by quota" in doctor.out
     assert "runlane nudge --blocked --kind quota" in doctor.out
     assert "--blocked" in nothing.err

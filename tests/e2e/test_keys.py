@@ -199,7 +199,8 @@ def test_up_keeps_its_key_and_says_when_it_is_lost(tmp_path: Path) -> None:
     path.rename(tmp_path / "kept")
     ended = runlane("up", "--simulate", "--temporal-port", "0", environ=clean(), cwd=tmp_path)
     assert 1 == ended.returncode
-    for word in (str(path), made["id"], key.id, "backup"):
+    remedies = ("Put a copy of it back", "are lost", "--data-dir")
+    for word in (str(path), made["id"], key.id, *remedies):
         assert word in ended.stderr
     assert not path.exists()
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from runlane.blocked import REMEDIES
 from runlane.cli import output, progress, shows
 from runlane.errors import ExitCode
 from runsapi import Run
@@ -111,3 +112,14 @@ def test_an_upstreams_own_status_word_drives_no_terminal() -> None:
     shown = dict(shows._long(_view("in_progress", attempts=attempts)))
 
     assert "\x1b" not in shown["attempt 1"]
+
+
+@pytest.mark.parametrize("kind", BlockedKind)
+def test_remedies_fit_and_their_commands_can_be_copied(kind: BlockedKind) -> None:
+    """However a remedy is folded, no command in it is."""
+    lines = output.folded(f"{kind}: {REMEDIES[kind]}")
+
+    assert max(len(line) for line in lines) <= output.FOLDED_WIDTH
+    assert f"{kind}: {REMEDIES[kind]}" == " ".join(lines)
+    for command in ("runlane nudge --blocked --kind quota", "runlane up --simulate"):
+        assert (command in REMEDIES[kind]) == any(command in line for line in lines)

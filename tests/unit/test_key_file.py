@@ -53,6 +53,9 @@ def test_a_file_that_holds_no_key_is_named(tmp_path: Path, content: bytes) -> No
         with pytest.raises(SettingsError) as caught:
             use(tmp_path)
         assert str(path) in str(caught.value)
+        assert "Put a copy of it back" in str(caught.value)
+        # A new key would read none of the runs that stand there.
+        assert "Make one" not in str(caught.value)
         assert "c2hvcnQ" not in str(caught.value)
     assert content == path.read_bytes()
 
