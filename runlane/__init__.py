@@ -1,13 +1,25 @@
-"""Durable tool-calling runs on Temporal: `client = await Runlane.connect()`."""
+"""Durable tool-calling runs on Temporal: `client = await Runlane.connect()`, and `@tool`."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runlane.errors import RunlaneError
     from runlane.orchestrator import Runlane
+    from runlane.tools.context import ToolContext
+    from runlane.tools.functions import tool
+    from runlane.tools.registry import Registry
 
-__all__ = ["Runlane", "RunlaneError", "__version__"]
+__all__ = ["Registry", "Runlane", "RunlaneError", "ToolContext", "__version__", "tool"]
+
+_HOMES = {
+    "Registry": "runlane.tools.registry",
+    "Runlane": "runlane.orchestrator",
+    "RunlaneError": "runlane.errors",
+    "ToolContext": "runlane.tools.context",
+    "tool": "runlane.tools.functions",
+}
 
 try:
     __version__ = version("runlane")
@@ -17,13 +29,7 @@ except PackageNotFoundError:  # run from a tree that was never installed
 
 def __getattr__(name: str) -> Any:
     # Importing Temporal's client takes half a second, and `runlane --version` needs none of it.
-    if name == "Runlane":
-        from runlane.orchestrator import Runlane  # noqa: PLC0415
-
-        return Runlane
-    if name == "RunlaneError":
-        from runlane.errors import RunlaneError  # noqa: PLC0415
-
-        return RunlaneError
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     msg = f"module 'runlane' has no attribute {name!r}"
     raise AttributeError(msg)

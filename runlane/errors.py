@@ -2,9 +2,11 @@
 
     RunlaneError
     ├── InvalidRequest         mend the request; nothing was sent
+    ├── InvalidTool            mend the tool's declaration
     ├── NotFound               there is no such thing
     │   ├── RunNotFound
-    │   └── StepNotFound
+    │   ├── StepNotFound
+    │   └── ToolNotFound
     ├── Refused                the request is understood, and the answer is no
     │   ├── KeyReused
     │   ├── RunEnded
@@ -86,6 +88,14 @@ class InvalidRequest(RunlaneError):
     code = "invalid_parameter"
 
 
+class InvalidTool(RunlaneError):
+    """A tool is declared in a way that can't be used; the message names tool, option and limit."""
+
+    exit_code = ExitCode.BAD_INPUT
+    type = "configuration_error"
+    code = "invalid_tool"
+
+
 class NotFound(RunlaneError):
     """There is no such thing, or no longer: Temporal forgets a run when its retention ends."""
 
@@ -104,6 +114,12 @@ class StepNotFound(NotFound):
     """No upstream run of this run has a step with this id."""
 
     code = "step_not_found"
+
+
+class ToolNotFound(NotFound):
+    """No tool of this name is registered."""
+
+    code = "tool_not_found"
 
 
 class Refused(RunlaneError):

@@ -1,0 +1,1 @@
+"""Tools: code that answers a run's calls, declared once and handed to runs by their schemas."""
