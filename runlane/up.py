@@ -126,10 +126,19 @@ def _ready_lines(parts: Parts) -> list[str]:
     ]
     if _target() not in {parts.temporal.address, f"localhost:{port_of(parts.temporal.address)}"}:
         lines.append(f"  export TEMPORAL_ADDRESS={parts.temporal.address}")
-    assistant = "asst_1" if options.simulate else "YOUR_ASSISTANT"
-    thread = "thread_1" if options.simulate else "YOUR_THREAD"
-    lines += [f"  runlane create --thread {thread} --assistant {assistant} --wait", ""]
-    return lines
+    if options.simulate:
+        lines += [
+            f"  echo '{_BODY_THAT_ASKS}' |",
+            "    runlane create --thread thread_1 --assistant asst_1 --params - --wait",
+            "  # It asks for an answer. Give it with the command that is printed then.",
+        ]
+    else:
+        lines.append("  runlane create --thread YOUR_THREAD --assistant YOUR_ASSISTANT --wait")
+    return [*lines, ""]
+
+
+# The simulator asks for what a run declares, and for nothing where it declares nothing.
+_BODY_THAT_ASKS = '{"tools": [{"type": "function", "function": {"name": "lookup_order"}}]}'
 
 
 def _target() -> str:

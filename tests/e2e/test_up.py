@@ -430,38 +430,6 @@ def test_a_module_of_the_users_own_is_not_taken_for_the_worker(tmp_path: Path) -
         assert 0 == started.stop()
 
 
-def test_people_read_what_to_type_next(tmp_path: Path) -> None:
-    """Without --json: what is where, the next command, and the address that isn't the default."""
-    data_dir = tmp_path / "data"
-    process = subprocess.Popen(
-        [
-            *(RUNLANE, "up", "--simulate", "--temporal-port", "0", "--ui-port", "0"),
-            *("--data-dir", str(data_dir)),
-        ],
-        env=clean(),
-        cwd=tmp_path,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    lines = []
-    while "runlane create" not in (line := process.stdout.readline()):
-        assert line, "it ended"
-        lines.append(line)
-    process.terminate()
-    rest, words = process.communicate(timeout=END_SECONDS)
-
-    text = "".join(lines)
-    assert 0 == process.returncode
-    assert "simulated" in text
-    assert str(data_dir) in text
-    assert "http://127.0.0.1:" in text
-    assert "export TEMPORAL_ADDRESS=127.0.0.1:" in text
-    assert "Starting Temporal" in words
-    assert "\x1b" not in text + rest + words
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 def test_a_signal_while_starting_leaves_nothing(tmp_path: Path) -> None:
     """Whoever changes their mind early is obeyed, too."""
