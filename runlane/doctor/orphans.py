@@ -40,7 +40,7 @@ async def check_orphans(client: Client, settings: Settings) -> AsyncIterator[Fin
             yield Finding(_NAME, "note", f"not checked: {said(error, client).message}")
             return
         except RunsAPIError as error:
-            text = f"{upstream.url} can't be asked what is left of runs ended in Temporal: {error}"
+            text = f"can't be asked for: {error}"
             yield problem(_NAME, text, "See the finding about the upstream.")
             return
     if not found:

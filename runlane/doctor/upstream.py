@@ -10,7 +10,7 @@ from runlane.doctor.finding import Finding, problem
 from runlane.errors import InvalidRequest
 from runlane.settings import Settings, SettingsError, UpstreamAuth
 from runlane.upstream import PROBE_THREAD, find_upstream, open_upstream
-from runsapi import APIConnectionError, APIStatusError, Assistants, RunsAPIError
+from runsapi import APIStatusError, Assistants, RunsAPIError
 from runsapi.errors import is_quota
 
 
@@ -76,19 +76,28 @@ async def _probe(upstream: Assistants) -> Finding:
                 "Check the path of RUNLANE_UPSTREAM_URL: /threads must follow it. OpenAI's own "
                 "service has had none since August 2026.",
             )
+        if error.status_code < 400:
+            return problem(
+                name,
+                f"{upstream.url} answers {error.status_code}, a redirect",
+                "Check RUNLANE_UPSTREAM_URL: redirects are not followed, so that the key isn't.",
+            )
         if error.status_code >= 500 or error.status_code == 429:
             remedy = "Try again later."
             if is_quota(error):
                 remedy = "Raise the upstream account's quota or mend its billing."
-            return problem(name, f"{upstream.url} answers {error}", remedy)
-    except APIConnectionError as error:
-        return problem(
-            name, f"{upstream.url} doesn't answer: {error}", "Check RUNLANE_UPSTREAM_URL."
-        )
+            text = f"{upstream.url} answers {error.status_code}: {error.message}"
+            return problem(name, text, remedy)
     except RunsAPIError as error:
-        return problem(name, f"{upstream.url}: {error}", "Check RUNLANE_UPSTREAM_URL.")
+        return problem(name, _located(error, upstream), "Check RUNLANE_UPSTREAM_URL.")
     simulated = "; simulated, no model is asked" if "x-runlane-simulator" in headers else ""
     return Finding(name, "ok", f"{upstream.url} answers and takes the credentials{simulated}")
+
+
+def _located(error: RunsAPIError, upstream: Assistants) -> str:
+    """Return what the error says, with the address, which most of them name."""
+    text = str(error)
+    return text if upstream.url in text else f"{upstream.url}: {text}"
 
 
 def _knows_threads(error: APIStatusError) -> bool:
