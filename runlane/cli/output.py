@@ -11,9 +11,10 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from runlane.moments import format_moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,11 +137,8 @@ def style_of(status: str) -> str | None:
 
 
 def moment(seconds: float | None) -> str:
-    """Return a time of the machine's own zone."""
-    if seconds is None:
-        return "-"
-    local = datetime.fromtimestamp(seconds, UTC).astimezone()
-    return local.strftime("%Y-%m-%d %H:%M:%S")
+    """Return a time in the machine's own zone, with its offset."""
+    return "-" if seconds is None else format_moment(seconds)
 
 
 def size(count: int | None) -> str:

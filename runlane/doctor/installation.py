@@ -4,7 +4,7 @@ import importlib.util
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from runlane import room, search_attributes, temporal, workers
 from runlane.doctor.encryption import check_encryption
 from runlane.doctor.finding import Finding, problem
 from runlane.durations import format_duration
+from runlane.moments import format_moment
 from runlane.payload_store import FilePayloadStore
 from runlane.settings import Settings
 from runlane.workers import namespace_data
@@ -121,7 +122,7 @@ async def _workers(client: Client, name: str, queue: str, *, activities: bool) -
     when = (
         "none within the last five minutes"
         if there.seen is None
-        else f"none since {datetime.fromtimestamp(there.seen, UTC).astimezone():%H:%M:%S}"
+        else f"none since {format_moment(there.seen)}"
     )
     if there.unasked:
         return _unasked(name, f"{when} on queue {queue}{whose}", there)

@@ -1,7 +1,6 @@
 """Upstream runs that live on although their run was ended in Temporal."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 
 from temporalio.client import Client
 from temporalio.service import RPCError
@@ -9,6 +8,7 @@ from temporalio.service import RPCError
 from runlane import orphans
 from runlane.doctor.finding import Finding, Fix, problem
 from runlane.errors import InvalidRequest
+from runlane.moments import format_moment
 from runlane.rpc import said
 from runlane.settings import Settings
 from runlane.upstream import find_upstream
@@ -51,8 +51,8 @@ async def check_orphans(client: Client, settings: Settings) -> AsyncIterator[Fin
 async def _left(
     client: Client, settings: Settings, upstream: Assistants, abandoned: orphans.Abandoned
 ) -> AsyncIterator[Finding]:
-    at = datetime.fromtimestamp(abandoned.closed_at, UTC).astimezone()
-    what = f"{abandoned.run_id} was {abandoned.how} in Temporal at {at:%Y-%m-%d %H:%M:%S}"
+    at = format_moment(abandoned.closed_at)
+    what = f"{abandoned.run_id} was {abandoned.how} in Temporal at {at}"
     lived_on = abandoned.upstream
     if lived_on is not None and lived_on.url != upstream.url:
         yield Finding(

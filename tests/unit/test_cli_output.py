@@ -1,5 +1,7 @@
 """What is printed can't drive a terminal, and is as long as a person can read."""
 
+import time
+
 import pytest
 
 from runlane.blocked import REMEDIES
@@ -112,6 +114,18 @@ def test_an_upstreams_own_status_word_drives_no_terminal() -> None:
     shown = dict(shows._long(_view("in_progress", attempts=attempts)))
 
     assert "\x1b" not in shown["attempt 1"]
+
+
+def test_a_time_names_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads it elsewhere knows when it was."""
+    try:
+        for zone, shown in (("UTC", "01:14:05+00:00"), ("XXX-5:30", "06:44:05+05:30")):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            assert f"2026-11-23 {shown}" == output.moment(1_795_396_445)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize("kind", BlockedKind)
