@@ -37,7 +37,6 @@ SUBJECTS: dict[str, Measure] = {
     "memory": memory.measure,
     "week": week.measure,
 }
-_WIDTH = 150
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def conclude(rows: Sequence[figures.Row], facts: dict[str, Any], file: Path | None) -> int:
     """Print the table, write the file if one is asked for, and return the exit code."""
     title = "{date}, {processors} processors ({machine}), Runlane {runlane}".format(**facts)
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console = Console(width=None if sys.stdout.isatty() else figures.WIDTH)
     console.print(figures.table(rows, title))
     if file is not None:
         file.write_text(json.dumps(figures.as_json(rows, facts), indent=1) + "\n")

@@ -4,7 +4,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich import box
 from rich.table import Table
+
+WIDTH = 110
+"""Columns that the table takes at most; what is longer is folded."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,12 @@ def as_json(rows: Iterable[Row], facts: dict[str, Any]) -> dict[str, Any]:
 
 def table(rows: Iterable[Row], title: str) -> Table:
     """Return the table as it is printed."""
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE)
     shown.add_column("figure")
-    for name in ("Runlane", "plain workflow", "loop of 1 s", "loop of 5 s"):
-        shown.add_column(name, justify="right")
-    shown.add_column("to reach")
-    shown.add_column("reached")
+    for name in ("Runlane", "plain\nworkflow", "loop\nof 1 s", "loop\nof 5 s"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("to reach", max_width=15)
+    shown.add_column("reached", no_wrap=True)
     before = None
     for row in rows:
         if before is not None and row.subject != before:

@@ -48,6 +48,25 @@ def test_the_file_has_what_the_table_has(tmp_path: Path) -> None:
     assert written["rows"][1]["target"] is None
 
 
+def test_the_table_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    """The longest figure there is, in all columns, is folded and not cut."""
+    what = "cancel to upstream, beside 500 attached polls and 300 waiting runs"
+    target = Target("at most 1.8, 3% of it", reached=False)
+    row = Row(
+        subject="submit", what=what, unit="s, median", runlane=123_456, workflow=234_567,
+        loop_1s=345_678, loop_5s=456_789, target=target,
+    )  # fmt: skip
+
+    conclude([REACHED, row], FACTS, None)
+
+    shown = capsys.readouterr().out
+    assert max(len(line) for line in shown.splitlines()) <= 110
+    for fact in (*what.split(), *target.text.split(), "123,456", "234,567", "345,678", "456,789"):
+        assert fact in shown
+    assert "…" not in shown
+    assert "NO" in shown
+
+
 def test_an_unknown_subject_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """A mistyped subject is named, with those that there are."""
     with pytest.raises(SystemExit):
