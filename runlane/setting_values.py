@@ -220,6 +220,20 @@ def origins(variable: str, text: str | None) -> tuple[str, ...]:
     return tuple(found)
 
 
+def modules(variable: str, text: str | None) -> tuple[str, ...]:
+    """Read import paths of modules, separated by commas."""
+    found: list[str] = []
+    for part in (text or "").split(","):
+        name = part.strip()
+        if not name:
+            continue
+        if not all(word.isidentifier() for word in name.split(".")):
+            raise SettingsError(variable, f"{name!r} is not an import path such as shop.tools.")
+        if name not in found:
+            found.append(name)
+    return tuple(found)
+
+
 def encryption_keys(variable: str, text: str | None) -> tuple[EncryptionKey, ...]:
     """Read `id:key` pairs, separated by commas or lines; a key is 32 bytes in base64."""
     found: dict[str, EncryptionKey] = {}

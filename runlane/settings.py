@@ -67,6 +67,8 @@ class Settings:
     | `RUNLANE_CODEC_ORIGINS` | `https://host,…`: web pages that may use the codec server |
     | `RUNLANE_METRICS_ADDRESS` | `host:port` of a worker's metrics and health |
     | `RUNLANE_LOG_FORMAT` | `text` (default) or `json` |
+    | `RUNLANE_TOOLS` | `shop.tools,…`: modules in which `@runlane.tool` declares tools |
+    | `RUNLANE_CONFIG_FILE` | declares HTTP tools; default `runlane.toml`, where there is one |
     | `RUNLANE_DEPLOYMENT_NAME` | of Temporal's worker deployment, for versioned workers |
     | `RUNLANE_BUILD_ID` | this worker's version in it; both or none |
     """
@@ -95,6 +97,10 @@ class Settings:
     metrics_address: Address | None = None
     """None: nothing is served."""
     log_format: LogFormat = LogFormat.TEXT
+    tools: tuple[str, ...] = ()
+    """Import paths of modules; `runlane.tools.loading` imports them."""
+    config_file: Path | None = None
+    """None: nobody said; `runlane.tools.loading` then looks in the working directory."""
     deployment_name: str | None = None
     build_id: str | None = None
     """None, as is the deployment's name: the worker is not versioned."""
@@ -172,6 +178,8 @@ class Settings:
             log_format=LogFormat(
                 read("RUNLANE_LOG_FORMAT", partial(values.one_of, LogFormat)) or LogFormat.TEXT
             ),
+            tools=read("RUNLANE_TOOLS", values.modules),
+            config_file=read("RUNLANE_CONFIG_FILE", values.path),
             deployment_name=value.get("RUNLANE_DEPLOYMENT_NAME"),
             build_id=value.get("RUNLANE_BUILD_ID"),
         )

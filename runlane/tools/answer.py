@@ -30,8 +30,16 @@ class AnswerKind(StrEnum):
     """Nobody waited longer; a sync function may go on in its thread."""
 
 
-class OutputTooLarge(ValueError):
+class ToolFailure(Exception):
+    """A tool failed in a way that has no class of its own; the words are fixed, and for a model."""
+
+
+class OutputTooLarge(ToolFailure):
     """A tool returned more than an answer may hold."""
+
+    def __init__(self) -> None:
+        """Say how much it may hold."""
+        super().__init__(f"its output is over {MAX_OUTPUT_BYTES:,} bytes")
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class ToolAnswer:
     """What the model gets. Of an error, its class alone."""
     kind: AnswerKind
     error: str | None = None
-    """The class of the error, where one was raised."""
+    """The class of the error, or what failed, where something did."""
 
 
 def returned(value: object) -> ToolAnswer:
@@ -69,7 +77,7 @@ def failed(tool: str, error: BaseException, context: "ToolContext") -> ToolAnswe
 
     An error's own words may repeat arguments, which neither a log nor a model is to get.
     """
-    name = type(error).__name__
+    name = str(error) if isinstance(error, ToolFailure) else type(error).__name__
     frames = "".join(traceback.format_tb(error.__traceback__))
     _logger.error(
         "Tool %s failed: %s\n%s",

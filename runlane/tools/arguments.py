@@ -30,8 +30,9 @@ def read_object(tool: str, text: str) -> dict[str, Any]:
     if not text.strip():
         return {}
     try:
-        text.encode()
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        # Half of a surrogate pair, as it is or as an escape, can't be sent on.
+        json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InvalidArguments(tool, [f"they are not JSON: {error.msg} ({where})"]) from None

@@ -52,6 +52,8 @@ def test_every_variable_reaches_its_field() -> None:
             "RUNLANE_CODEC_ORIGINS": "https://temporal.example.com/,http://127.0.0.1:8233",
             "RUNLANE_METRICS_ADDRESS": "127.0.0.1:9464",
             "RUNLANE_LOG_FORMAT": "json",
+            "RUNLANE_TOOLS": "shop.tools, billing ,shop.tools,",
+            "RUNLANE_CONFIG_FILE": "/etc/runlane.toml",
             "RUNLANE_DEPLOYMENT_NAME": "runlane",
             "RUNLANE_BUILD_ID": "2026-11-22",
         }
@@ -76,6 +78,8 @@ def test_every_variable_reaches_its_field() -> None:
         codec_origins=("https://temporal.example.com", "http://127.0.0.1:8233"),
         metrics_address=Address("127.0.0.1", 9464),
         log_format=LogFormat.JSON,
+        tools=("shop.tools", "billing"),
+        config_file=Path("/etc/runlane.toml"),
         deployment_name="runlane",
         build_id="2026-11-22",
     )
@@ -133,6 +137,8 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("RUNLANE_METRICS_ADDRESS", "::1:9464"),
         ("RUNLANE_METRICS_ADDRESS", "host:65536"),
         ("RUNLANE_LOG_FORMAT", "xml"),
+        ("RUNLANE_TOOLS", "shop/tools.py"),
+        ("RUNLANE_TOOLS", "shop..tools"),
     ],
 )
 def test_a_bad_value_names_its_variable(variable: str, value: str) -> None:
