@@ -15,6 +15,11 @@ from temporalio.worker import Worker
 PACE = 2.0
 """Seconds for which an answer is given again: whoever asks often costs Temporal no more."""
 
+STARTS_WITHIN = 0.8
+"""Seconds for which an answer is held back while the worker is about to be seen: whoever asks every
+ten seconds would else hear of it ten seconds late. Probes often give up after one."""
+
+_LOOKS_AGAIN = 0.1
 _RPC_TIMEOUT = timedelta(seconds=3)
 _WORKFLOWS = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
 _ACTIVITIES = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
@@ -31,6 +36,8 @@ class Readiness:
         self._workers: Sequence[Worker] = ()
         self._unseen: set[_Queue] = set()
         self._queues: list[_Queue] = []
+        self._starting = False
+        """Whether it is only a matter of moments until there is nothing to say."""
         self._ending = False
         self._asking = asyncio.Lock()
         self._answer: str | None = None
@@ -48,6 +55,7 @@ class Readiness:
         self._workers = workers
         self._queues = [(queues[0], _WORKFLOWS), *((queue, _ACTIVITIES) for queue in queues)]
         self._unseen = set(self._queues)
+        self._starting = True
         self._answered_at = float("-inf")
 
     def end(self) -> None:
@@ -56,6 +64,16 @@ class Readiness:
 
     async def problem(self) -> str | None:
         """Return why runs aren't served; None if they are."""
+        began = time.monotonic()
+        while True:
+            problem = await self._problem()
+            if problem is None or not self._starting or self._ending:
+                return problem
+            if time.monotonic() - began + _LOOKS_AGAIN > STARTS_WITHIN:
+                return problem
+            await asyncio.sleep(_LOOKS_AGAIN)
+
+    async def _problem(self) -> str | None:
         if self._ending:
             return "the worker is shutting down"
         if self._client is None:
@@ -63,7 +81,8 @@ class Readiness:
         if not all(worker.is_running for worker in self._workers):
             return "not all workers run"
         async with self._asking:
-            if time.monotonic() - self._answered_at >= PACE:
+            pace = _LOOKS_AGAIN if self._starting else PACE
+            if time.monotonic() - self._answered_at >= pace:
                 self._answer = await self._ask(self._client)
                 self._answered_at = time.monotonic()
         return self._answer
@@ -77,11 +96,13 @@ class Readiness:
             except RPCError as error:
                 if error.status is not RPCStatusCode.PERMISSION_DENIED:
                     self._unseen = set(self._queues)
+                    self._starting = False
                     address = client.service_client.config.target_host
                     return f"Temporal at {address} doesn't answer: {error.message}"
                 is_seen = True
             if is_seen:
                 self._unseen.discard(queue)
+        self._starting = bool(self._unseen)
         if self._unseen:
             names = ", ".join(sorted({name for name, _ in self._unseen}))
             return f"Temporal hasn't seen this worker ask for tasks yet on {names}"
