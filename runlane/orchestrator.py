@@ -31,6 +31,7 @@ from runlane.rpc import explained
 from runlane.settings import Settings
 from runlane.steps import Steps
 from runlane.streaming import RunStream
+from runlane.tools.registry import Registry
 from runlane.visibility import request_memo
 from runlane.waiting import PATIENCE, Look, watch
 from runsapi import Run, RunStatus
@@ -111,6 +112,7 @@ class Runs:
         on_expiry: Literal["recreate", "fail"] = "recreate",
         deadline: timedelta | float | None = None,
         max_rounds: int = 50,
+        with_tools: Registry | None = None,
         **params: Any,
     ) -> Run:
         """Start a run. Once this returns, no crash loses it.
@@ -126,6 +128,7 @@ class Runs:
             deadline: after which the run is cancelled and ends `expired`; a number is in seconds.
                 Default: 90 days.
             max_rounds: rounds of tool calls after which the run ends `incomplete`.
+            with_tools: their schemas are added to `tools`; a name that is there already is refused.
             **params: the protocol's own: `instructions`, `tools`, `metadata`, ….
 
         Raises:
@@ -134,9 +137,10 @@ class Runs:
             StartUncertain: Temporal's answer was lost; the error names the run.
             TemporalUnreachable: Temporal doesn't answer.
         """
+        body = {"assistant_id": assistant_id, **params}
         view = await self.create_view(
             thread_id,
-            {"assistant_id": assistant_id, **params},
+            body if with_tools is None else with_tools.added_to(body),
             idempotency_key=idempotency_key,
             poll_interval_ms=poll_interval_ms,
             on_expiry=on_expiry,

@@ -21,6 +21,7 @@ from runlane.cli import (
     services,
     session,
     shows,
+    tools,
 )
 from runlane.cli.options import COMPLETE, Json
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
@@ -44,6 +45,7 @@ runs.add_to(app)
 shows.add_to(app)
 answers.add_to(app)
 blocked.add_to(app)
+tools.add_to(app)
 doctor.add_to(app)
 pruning.add_to(app)
 

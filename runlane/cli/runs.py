@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runlane.cli import inputs, output, progress, session
+from runlane.cli import inputs, output, progress, session, tools
 from runlane.cli.options import Json, RunId, Wait
 from runlane.errors import ExitCode, InvalidRequest
 
@@ -65,6 +65,9 @@ def _create(
     max_rounds: Annotated[
         int, typer.Option("--max-rounds", metavar="N", help="Rounds of tool calls at most.")
     ] = 50,
+    with_tools: Annotated[
+        bool, typer.Option("--with-tools", help="Hand the registered tools to the run.")
+    ] = False,
     wait: Wait = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Then print the run's events as they become known.")
@@ -84,6 +87,8 @@ def _create(
     elif "assistant_id" not in body:
         text = "No assistant given: add --assistant ID, or an assistant_id to --params."
         raise InvalidRequest(text, param="assistant_id")
+    if with_tools:
+        body = tools.registered().added_to(body)
     interval = inputs.duration(poll_interval, "--poll-interval")
     options: dict[str, Any] = {
         "idempotency_key": idempotency_key,

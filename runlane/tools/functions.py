@@ -129,6 +129,10 @@ class Function:
         """The function's module and name."""
         return f"{self.function.__module__}.{self.function.__qualname__}"
 
+    def missing_variables(self) -> list[str]:
+        """Return none: what a function reads is its own affair."""
+        return []
+
     def read(self, tool: str, text: str) -> dict[str, Any]:
         """Check a call's arguments against the function's parameters."""
         return self.signature.read(tool, text)

@@ -29,6 +29,9 @@ class ToolBody(Protocol):
     def source(self) -> str:
         """Where it was declared, for people."""
 
+    def missing_variables(self) -> list[str]:
+        """Return the variables that it refers to and that aren't set here."""
+
     def read(self, tool: str, text: str) -> dict[str, Any]:
         """Check a call's arguments and return them by name; raise `InvalidArguments`."""
 

@@ -14,6 +14,7 @@ from runlane.cli.app import run
 COMMANDS = [
     *("up", "worker", "simulate", "doctor", "prune", "demo", "completion"),
     *("create", "retrieve", "view", "list", "update", "cancel", "poll", "submit", "steps", "nudge"),
+    "tool",
 ]
 
 
@@ -88,6 +89,9 @@ def test_what_is_wrong_is_said_in_words_that_were_typed(
         ["submit", "run_1"],
         ["update", "run_1"],
         ["completion", "tcsh"],
+        ["tool"],
+        ["tool", "list", "--nope"],
+        ["create", "--thread", "t", "--assistant", "a", "--with-tools", "--dry-run"],
     ],
 )
 def test_misuse_is_bad_input(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,15 +57,22 @@ def commands() -> list[tuple[str, str]]:
     return [(page, line) for page, line in found if re.match(r"(runlane|make) [a-z-]", line)]
 
 
-def parser(name: str) -> Any:
-    """Return the parser of a command of `runlane`."""
-    return typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+def parsers() -> dict[str, Any]:
+    """Return the parsers of all commands of `runlane`: `create`, `tool list`."""
+    found = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        below = getattr(command, "commands", None)
+        if below is None:
+            found[name] = command
+        else:
+            found |= {f"{name} {word}": each for word, each in below.items()}
+    return found
 
 
 def test_every_command_exists() -> None:
     """What a page says to type is a target of the Makefile, or a command with these options."""
     targets = set(_TARGET.findall((ROOT / "Makefile").read_text()))
-    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    known = parsers()
     assert commands()
 
     for page, line in commands():
@@ -74,8 +81,9 @@ def test_every_command_exists() -> None:
         if program == "make" or name.startswith("-"):
             assert name in targets | {"--version", "--help"}, f"{page}: {line}"
             continue
+        name = name if name in known else " ".join([name, *words[:1]])
         assert name in known, f"{page}: {line}"
-        options = {option for param in parser(name).params for option in param.opts}
+        options = {option for param in known[name].params for option in param.opts}
         used = {word for word in words if re.fullmatch(r"--[a-z-]+", word)}
 
         assert used <= options | {"--help"}, f"{page}: {line}"
@@ -85,7 +93,7 @@ def test_every_option_is_referred_to() -> None:
     """The page on the command line leaves no command and no option out."""
     page = text("docs/client.md")
 
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in parsers().items():
         assert f"`runlane {name}" in page
         options = {option for param in command.params for option in param.opts}
         for option in options - {"-h", "--help"}:
