@@ -76,6 +76,7 @@ REQUIRED = {
     "Timing": [],
     "ToolOutputMessage": ["tool_call_id", "output"],
     "ToolOutputs": ["tool_outputs"],
+    "UnreadableView": ["message", "key_id"],
     "UpdateInput": ["target", "metadata"],
     "Upstream": ["name", "url"],
     "UpstreamView": ["name", "url"],
