@@ -14,7 +14,7 @@ import os
 import warnings
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from temporalio.client import Client
 
@@ -31,7 +31,6 @@ from runlane.rpc import explained
 from runlane.settings import Settings
 from runlane.steps import Steps
 from runlane.streaming import RunStream
-from runlane.tools.registry import Registry
 from runlane.visibility import request_memo
 from runlane.waiting import PATIENCE, Look, watch
 from runsapi import Run, RunStatus
@@ -46,6 +45,9 @@ from workflows.contract import (
     Receipts,
     RunView,
 )
+
+if TYPE_CHECKING:
+    from runlane.tools.registry import Registry
 
 _MESSAGE_TRIES = 3
 _BETWEEN_TRIES_SECONDS = 0.3
@@ -112,7 +114,7 @@ class Runs:
         on_expiry: Literal["recreate", "fail"] = "recreate",
         deadline: timedelta | float | None = None,
         max_rounds: int = 50,
-        with_tools: Registry | None = None,
+        with_tools: "Registry | None" = None,
         **params: Any,
     ) -> Run:
         """Start a run. Once this returns, no crash loses it.

@@ -24,6 +24,8 @@ REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 """`${NAME}`: the variable's value is put here."""
 WITHOUT_BODY = ("GET", "DELETE")
 
+_WEBHOOK_SECRET = re.compile(r"(?:whsec_)?[A-Za-z0-9+/]{4,}={0,2}")
+
 _logger = logging.getLogger(__name__)
 
 
@@ -64,7 +66,8 @@ class HttpRequest:
             raise ToolFailure("it isn't set up on this machine")
         in_query = self.method in WITHOUT_BODY
         body = "" if in_query else canonical_json(arguments)
-        headers = {**self._headers(), **self._signature(body, context)}
+        headers = self._headers()
+        headers.update(self._signature(body, context))
         headers[self.idempotency_header] = context.idempotency_key
         url = httpx.URL(self.url)
         if in_query:
@@ -87,12 +90,10 @@ class HttpRequest:
         for value in self.headers.values():
             yield from REFERENCE.findall(value)
 
-    def _headers(self) -> dict[str, str]:
-        headers = {
-            "User-Agent": f"runlane/{runlane.__version__}",
-            # What is packed may unpack to any size.
-            "Accept-Encoding": "identity",
-        }
+    def _headers(self) -> httpx.Headers:
+        # What is packed may unpack to any size.
+        headers = httpx.Headers({"Accept-Encoding": "identity"})
+        headers["User-Agent"] = f"runlane/{runlane.__version__}"
         if self.method not in WITHOUT_BODY:
             headers["Content-Type"] = "application/json"
         for name, value in self.headers.items():
@@ -109,11 +110,15 @@ class HttpRequest:
             return {}
         # The id is the message's: the same for every attempt, as is the body.
         message_id, now = context.idempotency_key, datetime.now(UTC)
-        webhook = Webhook(self.environ[self.signing_secret].strip())
+        secret = self.environ[self.signing_secret].strip()
+        if not _WEBHOOK_SECRET.fullmatch(secret):
+            # The library would skip what is no base64, and sign with another key.
+            _logger.error("%s: %s holds no whsec_ key", self.source, self.signing_secret)
+            raise ToolFailure("it isn't set up on this machine")
         return {
             "webhook-id": message_id,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": webhook.sign(message_id, now, body),
+            "webhook-signature": Webhook(secret).sign(message_id, now, body),
         }
 
 

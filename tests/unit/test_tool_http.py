@@ -56,6 +56,7 @@ async def test_a_call_is_a_request(tmp_path: Path, server: ToolServer) -> None:
     [tools.work.headers]
     Authorization = "Bearer ${{TOKEN}}"
     X-Shop = "berlin"
+    user-agent = "shop"
     [tools.work.parameters]
     required = ["order"]
     [tools.work.parameters.properties]
@@ -76,7 +77,7 @@ async def test_a_call_is_a_request(tmp_path: Path, server: ToolServer) -> None:
     assert "application/json" == headers["content-type"]
     assert f"Bearer {SECRET}" == headers["authorization"]
     assert ("berlin", "key-1") == (headers["x-shop"], headers["idempotency-key"])
-    assert "key-1" == headers["webhook-id"]
+    assert ("key-1", "shop") == (headers["webhook-id"], headers["user-agent"])
     Webhook(SIGNING_SECRET).verify(got["body"], headers)
     with pytest.raises(WebhookVerificationError):
         Webhook(SIGNING_SECRET).verify(got["body"].replace("5", "6"), headers)
@@ -176,6 +177,8 @@ async def test_no_cookie_is_kept(tmp_path: Path, server: ToolServer) -> None:
         ('headers = {X-Key = "${TOKEN}"}', {}, "TOKEN not set"),
         ('headers = {X-Key = "${TOKEN}"}', {"TOKEN": ""}, "TOKEN not set"),
         ('signing_secret = "${KEY}"', {}, "KEY not set"),
+        ('signing_secret = "${KEY}"', {"KEY": "whsec_"}, "KEY holds no whsec_ key"),
+        ('signing_secret = "${KEY}"', {"KEY": f"{SECRET}x"}, "KEY holds no whsec_ key"),
         ('headers = {X-Key = "${TOKEN}"}', {"TOKEN": f"{SECRET}\n1"}, "header X-Key"),
         ('headers = {X-Key = "${TOKEN}"}', {"TOKEN": f"{SECRET}ü"}, "header X-Key"),
     ],
