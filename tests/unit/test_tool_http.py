@@ -74,7 +74,7 @@ async def test_a_call_is_a_request(tmp_path: Path, server: ToolServer) -> None:
     assert ("PUT", "/text/refunds", "shop=7") == (got["method"], got["path"], got["query"])
     assert '{"amount":5,"order":"größe"}' == got["body"]
     headers = got["headers"]
-    assert "application/json" == headers["content-type"]
+    assert ("application/json", "identity") == (headers["content-type"], headers["accept-encoding"])
     assert f"Bearer {SECRET}" == headers["authorization"]
     assert ("berlin", "key-1") == (headers["x-shop"], headers["idempotency-key"])
     assert ("key-1", "shop") == (headers["webhook-id"], headers["user-agent"])

@@ -182,6 +182,8 @@ def test_a_policy_can_not_change_what_it_judges() -> None:
         ("17:00 Europe/Berlin", "2026-07-01T10:00Z", "2026-07-01T15:00Z"),
         # Berlin's day has begun, UTC's hasn't.
         ("00:30 Europe/Berlin", "2026-03-02T23:15Z", "2026-03-02T23:30Z"),
+        # New York's day hasn't ended, UTC's has.
+        ("22:00 America/New_York", "2026-03-03T02:00Z", "2026-03-03T03:00Z"),
         # 02:30 doesn't exist on that day: clocks go from 2 to 3.
         ("02:30 Europe/Berlin", "2026-03-28T12:00Z", "2026-03-29T01:30Z"),
         (time(9, tzinfo=UTC), "2026-03-02T10:00Z", "2026-03-03T09:00Z"),

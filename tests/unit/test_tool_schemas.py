@@ -140,6 +140,8 @@ def test_arguments_become_what_the_parameters_are() -> None:
         ({**GOOD, "order_id": 7}, "- order_id: Input should be a valid string"),
         ({**GOOD, "kind": "theft"}, "- kind: Input should be 'goodwill' or 'defect'"),
         ({**GOOD, "items": [{"sku": "x", "count": 0}]}, "- items[0].count: Input should be"),
+        ({**GOOD, "items": [{"sku": "x", "count": "2"}]}, "- items[0].count: Input should be"),
+        ({**GOOD, "items": [{"sku": "x", "count": True}]}, "- items[0].count: Input should be"),
         ({"order_id": "A-1", "amount": 1}, "- items: Field required"),
         ({**GOOD, "ammount": 1}, "- ammount: there is no such parameter; there are: order_id, "),
         ({**GOOD, "context": {}}, "- context: there is no such parameter"),
