@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -98,10 +99,13 @@ def _teach_shells() -> None:
 
 
 def _failed(error: RunlaneError) -> int:
-    if session.wants_json():
-        output.document(error.as_json())
     label = "\n" if isinstance(error, session.Interrupted) else "Error: "
-    output.say_parts((label, "bold red"), (output.safe(error.message), None), to=output.stderr())
+    # Nobody may be left to read it; the exit code says it all the same.
+    with suppress(BrokenPipeError):
+        if session.wants_json():
+            output.document(error.as_json())
+        text = output.safe(error.message)
+        output.say_parts((label, "bold red"), (text, None), to=output.stderr())
     return int(error.exit_code)
 
 

@@ -141,3 +141,19 @@ def test_completion_is_a_script(shell: str, capsys: pytest.CaptureFixture[str]) 
     assert 0 == run(["completion", shell])
 
     assert "_RUNLANE_COMPLETE" in capsys.readouterr().out
+
+
+def test_a_failure_that_nobody_reads_has_its_exit_code() -> None:
+    """`runlane poll --json | head` that fails, or is interrupted, after `head` has ended."""
+    code = (
+        "import os, sys; from runlane.cli.app import run; "
+        "reader, writer = os.pipe(); os.close(reader); os.dup2(writer, 1); "
+        "os._exit(run(['submit', 'run_1', '--json']))"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-u", "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert "Traceback" not in ended.stderr
+    assert 2 == ended.returncode
