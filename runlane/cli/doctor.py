@@ -123,10 +123,11 @@ def _print_document(
 
 def _print_finding(finding: "Finding") -> None:
     mark, style = _MARKS[finding.level]
-    output.say_parts(
-        (f"{mark:<8}", style),
-        (f"{finding.check:<18}", "bold"),
-        (output.safe(finding.message), None),
-    )
-    for line in finding.remedy.splitlines():
-        output.say(f"{'':<26}{output.safe(line)}")
+    indent = " " * 26
+    first, *more = output.folded(output.safe(finding.message), indent=indent) or [""]
+    output.say_parts((f"{mark:<8}", style), (f"{finding.check:<18}", "bold"), (first[26:], None))
+    for line in more:
+        output.say(line)
+    for sentence in finding.remedy.splitlines():
+        for line in output.folded(output.safe(sentence), indent=indent):
+            output.say(line)

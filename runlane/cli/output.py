@@ -48,7 +48,7 @@ _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
 _NAME_WIDTH = 12
 FOLDED_WIDTH = 100
 """Columns that a sentence below a table may take."""
-_COMMAND = re.compile(r"\brunlane( -{0,2}[a-z_]+)+")
+_COMMAND = re.compile(r"\b(runlane|temporal)( [\w./:=-]+)+")
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 _moving: "Console | None" = None

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from runlane.blocked import REMEDIES
-from runlane.cli import output, progress, shows
+from runlane.cli import doctor, output, progress, shows
+from runlane.doctor import Finding
 from runlane.errors import ExitCode
 from runsapi import Run
 from workflows.contract import (
@@ -137,3 +138,17 @@ def test_remedies_fit_and_their_commands_can_be_copied(kind: BlockedKind) -> Non
     assert f"{kind}: {REMEDIES[kind]}" == " ".join(lines)
     for command in ("runlane nudge --blocked --kind quota", "runlane up --simulate"):
         assert (command in REMEDIES[kind]) == any(command in line for line in lines)
+
+
+def test_findings_are_folded_below_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+    """However long a finding is, its lines stand in one column, and its command in one line."""
+    command = "temporal workflow terminate -w run_72NSQXNBJTD7GISGNR2K7H7C"
+    finding = Finding("workflow tasks", "problem", "word " * 40, f"{'word ' * 16}{command}, then")
+
+    doctor._print_finding(finding)
+
+    first, *more = capsys.readouterr().out.splitlines()
+    assert first.startswith("problem workflow tasks    word")
+    assert all(line.startswith(" " * 26 + line.strip()[:1]) for line in more)
+    assert max(len(line) for line in (first, *more)) <= output.FOLDED_WIDTH
+    assert any(command in line for line in more)
