@@ -143,7 +143,7 @@ def test_remedies_fit_and_their_commands_can_be_copied(kind: BlockedKind) -> Non
 def test_findings_are_folded_below_themselves(capsys: pytest.CaptureFixture[str]) -> None:
     """However long a finding is, its lines stand in one column, and its command in one line."""
     command = "temporal workflow terminate -w run_72NSQXNBJTD7GISGNR2K7H7C"
-    finding = Finding("workflow tasks", "problem", "word " * 40, f"{'word ' * 16}{command}, then")
+    finding = Finding("workflow tasks", "problem", "word " * 40, f"{'word ' * 6}{command}, then")
 
     doctor._print_finding(finding)
 
