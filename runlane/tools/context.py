@@ -1,7 +1,10 @@
 """What a tool may know of the call that it answers."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+_logger = logging.getLogger(__name__)
 
 
 def _nobody(_progress: str) -> None:
@@ -23,4 +26,8 @@ class ToolContext:
 
     def report(self, progress: str) -> None:
         """Say how far the work is: a few words, for people. From any thread; it never fails."""
-        self.reporter(str(progress))
+        try:
+            self.reporter(str(progress))
+        except Exception as error:
+            name = type(error).__name__
+            _logger.warning("Progress was not reported", extra={"error": name})

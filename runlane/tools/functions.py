@@ -83,12 +83,21 @@ def tool(function: Any = None, /, **given: Any) -> Any:
 
 
 def tool_of(function: object) -> Tool | None:
-    """Return the tool that a function was declared to be."""
+    """Return the tool that a function was declared to be.
+
+    Raises:
+        InvalidTool: it is wrapped around such a function, and would be left out.
+    """
+    found = None
     # Not every object may be asked for an attribute in peace: modules hold proxies of all kinds.
     with contextlib.suppress(Exception):
         found = getattr(function, _ATTRIBUTE, None)
-        return found if isinstance(found, Tool) else None
-    return None
+    if not isinstance(found, Tool):
+        return None
+    if isinstance(found.body, Function) and found.body.function is not function:
+        text = f"Tool {found.name}: put @runlane.tool above its other decorators, or they are left "
+        raise InvalidTool(f"{text}out.", param="function")
+    return found
 
 
 def _declared(function: Any, *, given: dict[str, Any]) -> Any:
@@ -166,6 +175,6 @@ def _caught(function: Callable[..., Any], given: dict[str, Any]) -> tuple[Any, A
 def _from_thread(context: ToolContext, loop: asyncio.AbstractEventLoop) -> ToolContext:
     def report(progress: str) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended; the thread goes on
-            loop.call_soon_threadsafe(context.reporter, progress)
+            loop.call_soon_threadsafe(context.report, progress)
 
     return replace(context, reporter=report)

@@ -108,6 +108,30 @@ async def test_progress_arrives_in_the_loop_from_any_thread() -> None:
     assert [(text, threading.current_thread().name) for text in ("half", "done")] == heard
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_progress_that_arrives_nowhere_stops_no_tool(
+    is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was to be done is done, whoever hears of it."""
+
+    def deaf(progress: str) -> None:
+        raise ValueError(progress)
+
+    def work(ctx: ToolContext) -> str:
+        ctx.report(SECRET)
+        return "done"
+
+    async def later(ctx: ToolContext) -> str:
+        return work(ctx)
+
+    declared = runlane.tool(name="work", description="Work.")(later if is_async else work)
+    answer = await Registry.of(declared).invoke("work", "{}", context(deaf))
+
+    assert ToolAnswer("done", AnswerKind.RETURNED) == answer
+    assert "Progress was not reported" in caplog.text
+    assert SECRET not in caplog.text
+
+
 async def test_a_sync_tool_holds_nobody_up() -> None:
     """While a hundred of them wait, the loop goes on, and so do asyncio's own threads."""
     release = threading.Event()
@@ -328,6 +352,20 @@ def test_two_tools_of_one_name_are_refused() -> None:
     assert 1 == len(Registry.of(one, one))
     with pytest.raises(InvalidTool, match=r"Two tools are called a: .*<lambda> and .*<lambda>"):
         Registry.of(one, two)
+
+
+def test_a_decorator_above_the_declaration_is_not_left_out_in_silence() -> None:
+    """It would copy the declaration, and what it adds would never run."""
+
+    @runlane.tool
+    def inner() -> str:
+        """Answer."""
+        return "inner"
+
+    wrapped = functools.wraps(inner)(lambda: "outer")
+
+    with pytest.raises(InvalidTool, match=r"Tool inner: put @runlane\.tool above its other"):
+        Registry.of(wrapped)
 
 
 async def test_what_is_no_tool_is_refused() -> None:
