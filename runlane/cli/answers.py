@@ -50,7 +50,7 @@ def _submit(
     answers: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[CALL_ID=OUTPUT|CALL_ID=@FILE]...",
+            metavar="CALL_ID=OUTPUT|CALL_ID=@FILE",
             help="Answers; @FILE reads one from a file, @@ is a plain @.",
         ),
     ] = None,
@@ -102,7 +102,7 @@ def _submit(
 def _steps(
     run_id: RunId,
     step_id: Annotated[
-        str | None, typer.Argument(metavar="[STEP_ID]", help="Only this step, in full.")
+        str | None, typer.Argument(metavar="STEP_ID", help="Only this step, in full.")
     ] = None,
     json: Json = False,
 ) -> None:

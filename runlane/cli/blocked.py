@@ -121,7 +121,7 @@ def not_read_text(view: "RunView") -> str:
 
 def _nudge(
     run_id: Annotated[
-        str | None, typer.Argument(metavar="[RUN_ID]", help="Id of a run; or --blocked.")
+        str | None, typer.Argument(metavar="RUN_ID", help="Id of a run; or --blocked.")
     ] = None,
     blocked: Blocked = False,
     kind: Kind = None,

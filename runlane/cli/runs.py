@@ -185,9 +185,7 @@ def _update(
         list[str],
         typer.Option("--metadata", metavar="K=V", help="A pair; all former ones are replaced."),
     ],
-    more: Annotated[
-        list[str] | None, typer.Argument(metavar="[K=V]...", help="More pairs.")
-    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="K=V", help="More pairs.")] = None,
     json: Json = False,
 ) -> None:
     """Replace a run's metadata."""

@@ -149,7 +149,7 @@ def _demo() -> None:
 def _completion(
     shell: Annotated[
         str | None,
-        typer.Argument(metavar="[SHELL]", help="bash, zsh, fish or pwsh; default: from $SHELL."),
+        typer.Argument(metavar="SHELL", help="bash, zsh, fish or pwsh; default: from $SHELL."),
     ] = None,
 ) -> None:
     """Print the script that completes commands in your shell.

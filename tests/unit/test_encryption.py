@@ -16,6 +16,7 @@ from temporalio.converter import (
 )
 from temporalio.exceptions import ApplicationError
 
+from runlane import key_file
 from runlane.encryption import EncryptionCodec, is_sealed, sealed_by
 from runlane.errors import CannotDecrypt
 from runlane.settings import EncryptionKey
@@ -216,3 +217,16 @@ async def test_without_a_key_failures_are_readable_for_temporals_tools() -> None
 
     assert "plain" == failure.message
     assert "plain" == await failure_message(data_converter(), failure)
+
+
+async def test_where_a_key_of_up_stands_is_told() -> None:
+    """Whoever lacks it may not know that it was made, and where."""
+    made = EncryptionKey(f"{key_file.MADE}1234", bytes(32))
+
+    with pytest.raises(CannotDecrypt) as theirs:
+        await of("run_1", NEW).decode([await sealed(PLAIN, "run_1", OLD)])
+    with pytest.raises(CannotDecrypt) as ups:
+        await of("run_1", NEW).decode([await sealed(PLAIN, "run_1", made)])
+
+    assert key_file.NAME in str(ups.value)
+    assert key_file.NAME not in str(theirs.value)
