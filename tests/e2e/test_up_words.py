@@ -29,7 +29,7 @@ def test_people_read_what_to_type_next(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
-    lines = []
+    lines: list[str] = []
     while "runlane create" not in "".join(lines) or lines[-1].strip():
         line = process.stdout.readline()
         assert line, "it ended"
