@@ -44,6 +44,13 @@ class RunlaneWorker:
                 await self.client.runs.deliver(run_id, tool_outputs=outputs)
                 return
 
+    async def cancel(self, run_id: str) -> None:
+        """Ask for a run's cancellation; return once the request is accepted."""
+        while True:
+            with suppress(NoWorker):
+                await self.client.runs.cancel(run_id)
+                return
+
     def handle(self, run_id: str) -> WorkflowHandle[object, object]:
         """Return the workflow of a run."""
         return self.client.temporal.get_workflow_handle(run_id)

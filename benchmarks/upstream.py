@@ -51,12 +51,23 @@ class Upstream:
                 found[entry["thread_id"]].at[entry["operation"]].append(entry["at"])
         return found
 
-    async def submitted_at(self, thread_id: str) -> float:
-        """Wait until outputs are submitted on a thread; return when, in unix seconds."""
-        query = f"?thread_id={thread_id}&operation=runs.submit_tool_outputs"
+    async def received_at(self, thread_id: str, operation: str) -> float:
+        """Wait until such a request comes for a thread; return when the first one did.
+
+        The time is in unix seconds.
+        """
+        query = f"?thread_id={thread_id}&operation={operation}"
         while True:
             for entry in (await self._call("GET", f"/requests{query}"))["data"]:
                 return float(entry["at"])
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def polled(self, threads: set[str]) -> None:
+        """Wait until the run on each of the threads has been polled."""
+        while True:
+            polls = (await self._call("GET", "/requests?operation=runs.retrieve"))["data"]
+            if threads <= {entry["thread_id"] for entry in polls}:
+                return
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def forget(self) -> None:
