@@ -37,6 +37,14 @@ from workflows.contract import VIEW_QUERY, WORKFLOW, RunlaneView, RunView
 RPC_TIMEOUT = timedelta(seconds=10)
 
 _GRACE = timedelta(milliseconds=100)
+_NO_ANSWER = frozenset(
+    {
+        RPCStatusCode.DEADLINE_EXCEEDED,
+        RPCStatusCode.CANCELLED,
+        # "Workflow is busy": its worker is behind, and what Temporal knows is as good as then.
+        RPCStatusCode.RESOURCE_EXHAUSTED,
+    }
+)
 _LOOKED_BACK = 50
 """Events read from a history's end in search of the last workflow task."""
 _HANDOVER = "Handover"
@@ -111,7 +119,7 @@ async def _view(
     except TimeoutError:
         return await _unanswered(client, description, None)
     except RPCError as error:
-        if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED):
+        if error.status in _NO_ANSWER:
             return await _unanswered(client, description, None)
         if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION):
             return None

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
 from runlane import Runlane
 from runlane.errors import (
@@ -262,6 +263,22 @@ async def test_without_a_worker_a_run_is_read_with_the_time_of_what_is_known(
     assert view.runlane.known_at == pytest.approx(time.time(), abs=30)
     with pytest.raises(WaitTimeout, match="queued"):
         await lonely.runs.poll(run.id, timeout=0.5)
+
+
+async def test_a_busy_workflow_is_read_as_temporal_knows_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is far behind keeps nobody from what was accepted; Temporal refuses queries."""
+    run, call_id = await desk.waiting()
+
+    async def busy(*_: object, **__: object) -> None:
+        raise RPCError("Workflow is busy.", RPCStatusCode.RESOURCE_EXHAUSTED, b"")
+
+    monkeypatch.setattr(WorkflowHandle, "query", busy)
+    view = await desk.runs.view(run.id)
+
+    assert view.runlane.worker is False
+    assert [call_id] == [call.tool_call_id for call in view.runlane.pending]
 
 
 async def test_a_worker_that_is_gone_leaves_what_it_knew(
