@@ -89,6 +89,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _text(self) -> None:
         self._send("größe".encode())
 
+    def _punycode(self) -> None:
+        text = b"a" * 20_000 + b"-" + b"bcd" * 6_000
+        self._send(text, Content_Type="text/plain; charset=punycode")
+
     def _latin(self) -> None:
         self._send("größe".encode("latin-1"), Content_Type="text/plain; charset=latin-1")
 

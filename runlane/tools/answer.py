@@ -60,7 +60,7 @@ def returned(value: object) -> ToolAnswer:
         OutputTooLarge: it is over `MAX_OUTPUT_BYTES`.
         ValueError: it can't be written as JSON, or as UTF-8.
     """
-    encoded = value.encode() if isinstance(value, str) else to_json(value)
+    encoded = value.encode() if isinstance(value, str) else to_json(value, inf_nan_mode="null")
     if len(encoded) > MAX_OUTPUT_BYTES:
         raise OutputTooLarge
     return ToolAnswer(encoded.decode(), AnswerKind.RETURNED)

@@ -1,10 +1,12 @@
 """A call's arguments, as a model wrote them: read, and refused in words that a model can use."""
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 MAX_PROBLEMS = 10
+TOO_LARGE = "a number is too large"
 _SHOWN = 64
 
 
@@ -30,7 +32,9 @@ def read_object(tool: str, text: str) -> dict[str, Any]:
     if not text.strip():
         return {}
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
         # Half of a surrogate pair, as it is or as an escape, can't be sent on.
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
@@ -78,6 +82,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{shown(key)}: is given twice")
         found[key] = value
     return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(TOO_LARGE)
+    return number
 
 
 def _no_constant(_text: str) -> NoReturn:

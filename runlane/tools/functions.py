@@ -168,7 +168,7 @@ def _caught(function: Callable[..., Any], given: dict[str, Any]) -> tuple[Any, A
     # Handed over as a value: a StopIteration would never arrive as a future's exception.
     try:
         return function(**given), None
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         return None, error
 
 

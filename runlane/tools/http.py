@@ -1,5 +1,6 @@
 """Tools that are HTTP requests: sent once, signed, bounded, never redirected."""
 
+import codecs
 import functools
 import json
 import logging
@@ -24,6 +25,8 @@ REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 """`${NAME}`: the variable's value is put here."""
 WITHOUT_BODY = ("GET", "DELETE")
 
+_CHARSETS = frozenset({"utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252", "utf-16"})
+"""What answers may be written in. Of Python's own, some take minutes for what may be sent."""
 _WEBHOOK_SECRET = re.compile(r"(?:whsec_)?[A-Za-z0-9+/]{4,}={0,2}")
 
 _logger = logging.getLogger(__name__)
@@ -133,7 +136,10 @@ async def _read(response: httpx.Response) -> str:
         if len(read) > MAX_OUTPUT_BYTES:
             raise OutputTooLarge
     try:
-        return read.decode(response.charset_encoding or "utf-8")
+        charset = codecs.lookup(response.charset_encoding or "utf-8").name
+        if charset not in _CHARSETS:
+            raise LookupError(charset)
+        return read.decode(charset)
     except (UnicodeDecodeError, LookupError):
         raise ToolFailure("its answer is no text") from None
 

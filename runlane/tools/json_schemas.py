@@ -12,7 +12,7 @@ from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from runlane.tools.arguments import InvalidArguments, path, read_object, unknown
+from runlane.tools.arguments import TOO_LARGE, InvalidArguments, path, read_object, unknown
 
 _SHOWN = 200
 
@@ -60,9 +60,13 @@ class JsonSchema:
             InvalidArguments: they don't fit.
         """
         value = read_object(tool, text)
-        problems = [
-            problem for error in self._validator.iter_errors(value) for problem in _of(error)
-        ]
+        try:
+            problems = [
+                problem for error in self._validator.iter_errors(value) for problem in _of(error)
+            ]
+        except OverflowError:
+            # `multipleOf` divides, and an integer may be beyond what can be divided.
+            raise InvalidArguments(tool, [TOO_LARGE]) from None
         if problems:
             raise InvalidArguments(tool, problems)
         return value

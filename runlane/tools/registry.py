@@ -120,7 +120,10 @@ class Registry:
                 raise
             # Nobody cancelled us: something of the tool's own was cancelled.
             return answer.failed(name, error, context)
-        except (Exception, SystemExit) as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            # Extensions raise errors that are no `Exception`, and they too are the tool's own.
             if limit.expired():
                 return answer.timed_out(name)
             return answer.failed(name, error, context)

@@ -49,6 +49,7 @@ class Order:
         (None, "null"),
         (True, "true"),
         ({"a": [1, 2.5]}, '{"a":[1,2.5]}'),
+        ({"a": float("nan")}, '{"a":null}'),
         ([Order("A-1", paid=True)], '[{"id":"A-1","paid":true}]'),
     ],
 )
@@ -167,8 +168,16 @@ class _Declined(Exception):
     pass
 
 
+class _Panic(BaseException):
+    """What an extension written in Rust raises."""
+
+
 def _stop() -> None:
     raise StopIteration(SECRET)
+
+
+def _panic() -> None:
+    raise _Panic(SECRET)
 
 
 def _exit() -> None:
@@ -196,6 +205,7 @@ def _book() -> str:
     [
         (_decline, "_Declined"),
         (_exit, "SystemExit"),
+        (_panic, "_Panic"),
         # As Python names it once it has left a coroutine.
         (_stop, "RuntimeError"),
         (_unwritable, "PydanticSerializationError"),

@@ -127,6 +127,8 @@ async def test_text_is_the_answer(
         ("status/503", "HTTP 503"),
         ("redirect", "HTTP 307"),
         ("binary", "its answer is no text"),
+        # A codec whose time grows faster than the text: it held the whole process up for seconds.
+        ("punycode", "its answer is no text"),
         ("packed", "its answer is packed"),
         ("endless", "its output is over 511,999 bytes"),
         ("lost", "RemoteProtocolError"),

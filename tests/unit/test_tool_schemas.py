@@ -18,6 +18,7 @@ import runlane
 from runlane import Registry, ToolContext
 from runlane.errors import InvalidTool
 from runlane.tools.arguments import MAX_PROBLEMS, InvalidArguments
+from runlane.tools.json_schemas import JsonSchema
 from runlane.tools.tool import MAX_DESCRIPTION, Tool
 
 ROOT = Path(__file__).parents[2]
@@ -169,6 +170,7 @@ def test_a_model_is_told_what_to_mend(arguments: dict[str, Any], told: str) -> N
         ('{"amount": 1, "amount": 100}', "amount: is given twice"),
         ('{"items": [{"sku": "a", "sku": "b"}]}', "sku: is given twice"),
         ('{"amount": NaN}', "NaN and Infinity are not JSON"),
+        ('{"amount": 1e400}', "a number is too large"),
         ('{"amount": 1' + "0" * 5000 + "}", "- "),
         ("[" * 100_000, "nested too deep"),
         ('{"order_id": "\ud83d"}', "half of a character"),
@@ -290,3 +292,11 @@ def test_a_description_has_a_limit() -> None:
     """What a model reads in every round can't be a book."""
     with pytest.raises(InvalidTool, match="at most 4,096 characters, and has 4,097"):
         runlane.tool(name="say", description="x" * (MAX_DESCRIPTION + 1))(lambda: None)
+
+
+def test_numbers_beyond_a_schemas_arithmetic_are_refused() -> None:
+    """`multipleOf` divides, and some integers are beyond what can be divided."""
+    schema = JsonSchema.checked({"properties": {"n": {"type": "number", "multipleOf": 0.01}}})
+
+    with pytest.raises(InvalidArguments, match="a number is too large"):
+        schema.read("work", '{"n": 1' + "0" * 400 + "}")
