@@ -115,8 +115,13 @@ async def send(
         except RPCError as error:
             if _names_nothing(error):
                 raise RunClosed from error
-            if error.status not in _LATER or loop.time() - began > PATIENCE.total_seconds():
+            if error.status not in _LATER:
                 raise
+            if loop.time() - began > PATIENCE.total_seconds():
+                if error.status is RPCStatusCode.UNAVAILABLE:
+                    raise
+                # Its tasks fail, or its worker is too busy to take one.
+                raise no_worker(run_id, task_queue, loop.time() - began) from error
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest_asyncio
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
-from runlane import Runlane
+from runlane import Runlane, messages
 from runlane.errors import (
     AnswersRefused,
     InvalidRequest,
@@ -279,6 +280,22 @@ async def test_a_busy_workflow_is_read_as_temporal_knows_it(
 
     assert view.runlane.worker is False
     assert [call_id] == [call.tool_call_id for call in view.runlane.pending]
+
+
+async def test_a_run_whose_tasks_fail_takes_no_message(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Temporal refuses what nobody can take; it is said as it is where nobody is there."""
+    run, _ = await desk.waiting()
+
+    async def refused(*_: object, **__: object) -> None:
+        text = "Unable to perform workflow execution update due to Workflow Task in failed state."
+        raise RPCError(text, RPCStatusCode.FAILED_PRECONDITION, b"")
+
+    monkeypatch.setattr(WorkflowHandle, "start_update", refused)
+    monkeypatch.setattr(messages, "PATIENCE", timedelta(seconds=1))
+    with pytest.raises(NoWorker, match="runlane worker"):
+        await desk.runs.cancel(run.id)
 
 
 async def test_a_worker_that_is_gone_leaves_what_it_knew(
