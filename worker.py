@@ -79,6 +79,10 @@ def build_workers(
             workflows=WORKFLOWS,
             activities=effects,
             max_cached_workflows=max_cached_workflows,
+            # New runs come over the queue that all workers share, as does what a worker that is
+            # behind didn't take in time. With one poll of five there, both waited for minutes.
+            max_concurrent_workflow_task_polls=10,
+            nonsticky_to_sticky_poll_ratio=0.5,
             max_concurrent_activities=MAX_EFFECTS,
             interceptors=[ActivitySubjects()],
             graceful_shutdown_timeout=GRACE,
