@@ -269,7 +269,10 @@ async def test_without_a_worker_a_run_is_read_with_the_time_of_what_is_known(
 async def test_a_busy_workflow_is_read_as_temporal_knows_it(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that is far behind keeps nobody from what was accepted; Temporal refuses queries."""
+    """A worker that is far behind keeps nobody from what was accepted; Temporal refuses queries.
+
+    The refusal is played: a real one comes only now and then, from a machine that is used up.
+    """
     run, call_id = await desk.waiting()
 
     async def busy(*_: object, **__: object) -> None:
@@ -285,7 +288,10 @@ async def test_a_busy_workflow_is_read_as_temporal_knows_it(
 async def test_a_run_whose_tasks_fail_takes_no_message(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Temporal refuses what nobody can take; it is said as it is where nobody is there."""
+    """Temporal refuses what nobody can take; it is said as it is where nobody is there.
+
+    The refusal is played: where a task fails for real, a message mostly times out instead.
+    """
     run, _ = await desk.waiting()
 
     async def refused(*_: object, **__: object) -> None:
