@@ -1,0 +1,59 @@
+"""One ledger, open: where everything else in this package starts."""
+
+from types import TracebackType
+
+from ledger.database import Database, make_private
+from ledger.location import Location
+from ledger.migrating import migrate
+
+
+class Ledger:
+    """What must outlive Temporal's retention, and prove what was done.
+
+    Every write is idempotent, and every method may raise `LedgerUnavailable`: then call it again.
+    """
+
+    def __init__(self, database: Database) -> None:
+        """Use `Ledger.open`."""
+        self._database = database
+
+    @property
+    def location(self) -> Location:
+        """Where it lies."""
+        return self._database.location
+
+    @classmethod
+    async def open(cls, location: Location) -> "Ledger":
+        """Connect, and bring the schema up to date.
+
+        Raises:
+            LedgerUnavailable: it doesn't answer, or its directory can't be written.
+            SchemaTooNew: a newer Runlane has changed the schema.
+            LedgerError: the driver for PostgreSQL isn't installed.
+        """
+        if location.is_sqlite:
+            make_private(location)
+        database = Database(location)
+        try:
+            await migrate(database)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database)
+
+    async def close(self) -> None:
+        """Give up the connections; what was begun is done first."""
+        await self._database.close()
+
+    async def __aenter__(self) -> "Ledger":
+        """Return the ledger itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        await self.close()
