@@ -2,7 +2,10 @@
 
 from types import TracebackType
 
+from ledger.audit import Audit
+from ledger.contents import Contents, Plain, Sealing
 from ledger.database import Database, make_private
+from ledger.intents import Intents
 from ledger.location import Location
 from ledger.migrating import migrate
 
@@ -13,9 +16,12 @@ class Ledger:
     Every write is idempotent, and every method may raise `LedgerUnavailable`: then call it again.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, sealing: Sealing) -> None:
         """Use `Ledger.open`."""
         self._database = database
+        self.contents = Contents(database, sealing)
+        self.intents = Intents(database, self.contents)
+        self.audit = Audit(database, self.contents)
 
     @property
     def location(self) -> Location:
@@ -23,8 +29,12 @@ class Ledger:
         return self._database.location
 
     @classmethod
-    async def open(cls, location: Location) -> "Ledger":
+    async def open(cls, location: Location, sealing: Sealing | None = None) -> "Ledger":
         """Connect, and bring the schema up to date.
+
+        Args:
+            location: where it lies.
+            sealing: how contents are encrypted where they lie; without it they are not.
 
         Raises:
             LedgerUnavailable: it doesn't answer, or its directory can't be written.
@@ -39,7 +49,7 @@ class Ledger:
         except BaseException:
             await database.close()
             raise
-        return cls(database)
+        return cls(database, sealing or Plain())
 
     async def close(self) -> None:
         """Give up the connections; what was begun is done first."""

@@ -3,9 +3,12 @@
 SQLite takes what PostgreSQL refuses: longer text, and a NUL. So both are refused here, by name.
 """
 
+import re
 from datetime import UTC, datetime
 
 from ledger.errors import LedgerRefused
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 MAX_NAME = 255
 """Characters of an id, a name, a key or a reason."""
@@ -44,6 +47,17 @@ def optional(field: str, value: str | None) -> str | None:
         LedgerRefused: see `name`.
     """
     return None if value is None else name(field, value)
+
+
+def digest(field: str, value: str) -> str:
+    """Return a digest as `sha256:` and 64 hexadecimal digits.
+
+    Raises:
+        LedgerRefused: it is none.
+    """
+    if not _DIGEST.fullmatch(value):
+        raise LedgerRefused(f"{field} must be sha256: and 64 hexadecimal digits.")
+    return value
 
 
 def body(field: str, value: bytes) -> bytes:

@@ -79,6 +79,7 @@ intents = Table(
     Column("execution", _name(), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("nonce", _name(), nullable=False),
+    Column("latest_nonce", _name(), nullable=False),
     Column("state", String(16), nullable=False),
     Column("outcome", _name()),
     Column("result_digest", _digest()),

@@ -43,6 +43,7 @@ def upgrade() -> None:
         _name("execution"),
         sa.Column("attempt", sa.Integer, nullable=False),
         _name("nonce"),
+        _name("latest_nonce"),
         sa.Column("state", sa.String(16), nullable=False),
         _name("outcome", nullable=True),
         _digest("result_digest", nullable=True),
