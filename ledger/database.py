@@ -41,6 +41,9 @@ class Database:
         self._writers = 1 if location.is_sqlite else WRITERS
         self._engine = make_engine(location, connections=self._writers + READERS)
         self._writing = self._engine.execution_options(writes=True)
+        # SQLite's transactions see one state of the ledger as they are.
+        one_state = {} if location.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        self._reading = self._engine.execution_options(**one_state)
         self._write_threads = ThreadPoolExecutor(self._writers, "ledger-write")
         self._read_threads = ThreadPoolExecutor(READERS, "ledger-read")
 
@@ -50,7 +53,7 @@ class Database:
         Raises:
             LedgerUnavailable: the ledger doesn't answer.
         """
-        job = partial(self._do, self._engine, None, work)
+        job = partial(self._do, self._reading, None, work)
         return await asyncio.get_running_loop().run_in_executor(self._read_threads, job)
 
     async def write(self, turn: str, work: Callable[[Connection], _T]) -> _T:
@@ -68,10 +71,6 @@ class Database:
     async def close(self) -> None:
         """Give up every connection, once what is being done is done."""
         await asyncio.to_thread(self._close)
-
-    def write_here(self, turn: str, work: Callable[[Connection], _T]) -> _T:
-        """Do as `write` does, in the thread of the caller."""
-        return self._do(self._writing, turn, work)
 
     def _do(self, engine: Engine, turn: str | None, work: Callable[[Connection], _T]) -> _T:
         with self._told(), engine.begin() as connection:

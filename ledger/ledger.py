@@ -1,13 +1,18 @@
 """One ledger, open: where everything else in this package starts."""
 
+from collections.abc import Callable
+from datetime import datetime
 from types import TracebackType
 
 from ledger.audit import Audit
+from ledger.checkpoints import Checkpoints
 from ledger.contents import Contents, Plain, Sealing
 from ledger.database import Database, make_private
+from ledger.exporting import Exported, export
 from ledger.intents import Intents
 from ledger.location import Location
 from ledger.migrating import migrate
+from ledger.signing import Signer
 
 
 class Ledger:
@@ -22,6 +27,7 @@ class Ledger:
         self.contents = Contents(database, sealing)
         self.intents = Intents(database, self.contents)
         self.audit = Audit(database, self.contents)
+        self.checkpoints = Checkpoints(database)
 
     @property
     def location(self) -> Location:
@@ -50,6 +56,17 @@ class Ledger:
             await database.close()
             raise
         return cls(database, sealing or Plain())
+
+    async def export(
+        self,
+        write: Callable[[str], object],
+        signer: Signer,
+        *,
+        run_id: str | None = None,
+        since: datetime | None = None,
+    ) -> Exported:
+        """Write audit trails as `ledger.exporting.export` does."""
+        return await export(self._database, write, signer, run_id=run_id, since=since)
 
     async def close(self) -> None:
         """Give up the connections; what was begun is done first."""
