@@ -9,6 +9,7 @@ from ledger.errors import (
     LedgerError,
     LedgerRefused,
     LedgerUnavailable,
+    RunNotKnown,
     SchemaError,
     SchemaTooNew,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "LedgerRefused",
     "LedgerUnavailable",
     "Location",
+    "RunNotKnown",
     "SchemaError",
     "SchemaTooNew",
 ]

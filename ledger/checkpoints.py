@@ -64,7 +64,7 @@ class Checkpoints:
 def _make(connection: Connection, signer: Signer) -> str | None:
     moved = connection.execute(
         select(audit_heads.c.run_id, audit_heads.c.seq, audit_heads.c.digest)
-        .where(audit_heads.c.checkpoint.is_(None), audit_heads.c.pruned_at.is_(None))
+        .where(audit_heads.c.checkpoint.is_(None))
         .order_by(audit_heads.c.run_id)
         .limit(MAX_HEADS)
     ).all()

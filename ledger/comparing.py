@@ -29,18 +29,22 @@ def compare(rows: Sequence[Line], digests: list[str], run_id: str, line: Line) -
 def follow(rows: Sequence[Line], run_id: str, line: Line) -> None:
     """Find the first place where the ledger itself was broken before it was exported."""
     before: str | None = None
-    for place, row in enumerate(rows):
+    pruned = line.body["pruned"]
+    # What came after the trail had been pruned goes on where it ended.
+    start = number_in(rows[0], "seq") if pruned and rows else 0
+    for place, row in enumerate(rows, start):
         if row.body.get("run") != run_id:
             raise at_row(Wrong.PUT_IN, row, run_id, place)
         if number_in(row, "seq") != place:
             gone = number_in(row, "seq") > place
             raise at_row(Wrong.REMOVED if gone else Wrong.PUT_IN, row, run_id, place)
-        if row.body.get("previous") != before:
-            # It was changed together with its digest, which the next row still has as it was.
-            raise at_row(Wrong.CHANGED, rows[max(place - 1, 0)], run_id, max(place - 1, 0))
+        if row.body.get("previous") != before and not (pruned and place == start):
+            # The one before was changed with its digest, which this row still has as it was.
+            index = max(place - start - 1, 0)
+            raise at_row(Wrong.CHANGED, rows[index], run_id, start + index)
         before = digest(row)
     head_seq, head_digest = line.body["head"]
-    if line.body["pruned"]:
+    if pruned:
         return
     if head_seq >= len(rows):
         raise at_row(Wrong.TAIL_MISSING, line, run_id, len(rows))

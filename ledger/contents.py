@@ -60,21 +60,11 @@ class Contents:
         """
         return await self._database.read(lambda connection: self.find(connection, run_id, digest))
 
-    async def erase(self, run_id: str) -> int:
-        """Remove all contents of a run, for good; the number of those that were there.
-
-        Raises:
-            LedgerUnavailable: the ledger doesn't answer; what is left is not known.
-        """
-        limits.name("run_id", run_id)
-        at = limits.now()
-
-        def work(connection: Connection) -> int:
-            if not _erased(connection, run_id):
-                connection.execute(insert(erasures).values(run_id=run_id, erased_at=at))
-            return connection.execute(delete(contents).where(contents.c.run_id == run_id)).rowcount
-
-        return await self._database.write(run_id, work)
+    def erase(self, connection: Connection, run_id: str, at: datetime) -> int:
+        """Remove all contents of a run, within a transaction that has its turn; count them."""
+        if not _erased(connection, run_id):
+            connection.execute(insert(erasures).values(run_id=run_id, erased_at=at))
+        return connection.execute(delete(contents).where(contents.c.run_id == run_id)).rowcount
 
     def find(self, connection: Connection, run_id: str, digest: str | None) -> str | None:
         """Do as `read` does, within a transaction; without a digest there is nothing."""

@@ -68,16 +68,33 @@ class Database:
         job = partial(self._do, self._writing, turn, work)
         return await asyncio.get_running_loop().run_in_executor(self._write_threads, job)
 
+    async def sweep(self) -> None:
+        """Overwrite in SQLite's own files what has been deleted; PostgreSQL does so by itself.
+
+        Raises:
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        if self.location.is_sqlite:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._write_threads, self._sweep)
+
     async def close(self) -> None:
         """Give up every connection, once what is being done is done."""
         await asyncio.to_thread(self._close)
 
     def _do(self, engine: Engine, turn: str | None, work: Callable[[Connection], _T]) -> _T:
         with self._told(), engine.begin() as connection:
-            if turn is not None and not self.location.is_sqlite:
-                lock = func.pg_advisory_xact_lock(_lock_number(turn))
-                connection.execute(select(lock))
+            if turn is not None:
+                take_turn(connection, turn)
             return work(connection)
+
+    def _sweep(self) -> None:
+        with self._told():
+            raw = self._engine.raw_connection()
+            try:
+                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                raw.close()
 
     def _close(self) -> None:
         self._write_threads.shutdown(cancel_futures=True)
@@ -92,6 +109,15 @@ class Database:
         except SQLAlchemyError as error:
             # The driver's own error may hold a row's contents: it doesn't go into the chain.
             raise _explained(self.location, error) from None
+
+
+def take_turn(connection: Connection, turn: str) -> None:
+    """Wait, in a transaction that writes, until no other one has this turn; SQLite has one for all.
+
+    A second turn may be taken only in the order run, then key: else two wait for each other.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.execute(select(func.pg_advisory_xact_lock(_lock_number(turn))))
 
 
 def _lock_number(turn: str) -> int:

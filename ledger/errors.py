@@ -4,6 +4,7 @@
     ├── LedgerUnavailable   try again until it answers; every write is idempotent
     ├── LedgerRefused       mend what was given; nothing was written
     │   ├── KeyTaken
+    │   ├── RunNotKnown
     │   └── EventChanged
     └── SchemaError         the schema and this program don't fit; a person must act
         └── SchemaTooNew
@@ -34,6 +35,14 @@ class KeyTaken(LedgerRefused):
         """Name both runs, and not the key."""
         super().__init__(f"{run_id}: its idempotency key belongs to {taken_by}.")
         self.taken_by = taken_by
+
+
+class RunNotKnown(LedgerRefused):
+    """There is no such run, or it is another owner's."""
+
+    def __init__(self, field: str, run_id: str) -> None:
+        """Name the field that names the run."""
+        super().__init__(f"{field}: the ledger has no run {run_id!r}.")
 
 
 class EventChanged(LedgerRefused):

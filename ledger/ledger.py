@@ -1,17 +1,21 @@
 """One ledger, open: where everything else in this package starts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from types import TracebackType
 
 from ledger.audit import Audit
+from ledger.chain import Event
 from ledger.checkpoints import Checkpoints
 from ledger.contents import Contents, Plain, Sealing
 from ledger.database import Database, make_private
+from ledger.erasing import erase_run
 from ledger.exporting import Exported, export
 from ledger.intents import Intents
 from ledger.location import Location
 from ledger.migrating import migrate
+from ledger.retention import Pruned, Retention, prune
+from ledger.runs import Runs
 from ledger.signing import Signer
 
 
@@ -28,6 +32,7 @@ class Ledger:
         self.intents = Intents(database, self.contents)
         self.audit = Audit(database, self.contents)
         self.checkpoints = Checkpoints(database)
+        self.runs = Runs(database, self.contents)
 
     @property
     def location(self) -> Location:
@@ -67,6 +72,14 @@ class Ledger:
     ) -> Exported:
         """Write audit trails as `ledger.exporting.export` does."""
         return await export(self._database, write, signer, run_id=run_id, since=since)
+
+    async def erase_run(self, run_id: str, events: Sequence[Event] = ()) -> int:
+        """Remove a run's contents as `ledger.erasing.erase_run` does."""
+        return await erase_run(self._database, self.contents, run_id, events)
+
+    async def prune(self, retention: Retention) -> Pruned:
+        """Remove what is old enough as `ledger.retention.prune` does."""
+        return await prune(self._database, retention)
 
     async def close(self) -> None:
         """Give up the connections; what was begun is done first."""

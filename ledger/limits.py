@@ -12,6 +12,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 MAX_NAME = 255
 """Characters of an id, a name, a key or a reason."""
+MAX_STATUS = 32
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of one content, and of the facts of one event."""
 

@@ -113,7 +113,7 @@ async def test_runs_have_chains_of_their_own(ledger: Ledger) -> None:
 async def test_erased_contents_leave_the_chain_whole(ledger: Ledger) -> None:
     """And the event may still be reported again."""
     before = await ledger.audit.append("run_A", [CALL])
-    assert 1 == await ledger.contents.erase("run_A")
+    assert 1 == await ledger.erase_run("run_A")
 
     assert before == await ledger.audit.append("run_A", [CALL])
     assert unbroken(await ledger.audit.read("run_A"))

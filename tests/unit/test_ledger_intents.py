@@ -237,12 +237,12 @@ async def test_events_stand_with_the_intent_or_not_at_all(ledger: Ledger) -> Non
 async def test_an_erased_run_keeps_digests_alone(ledger: Ledger) -> None:
     """Of what stood there, and of what a late writer still brings."""
     await begin(ledger, FIRST)
-    assert 1 == await ledger.contents.erase("run_A")
+    assert 1 == await ledger.erase_run("run_A")
     stands = await finish(ledger, FIRST)
 
     assert (None, None) == (stands.arguments, stands.result)
     assert digest_of("paid") == stands.result_digest
-    assert 0 == await ledger.contents.erase("run_A")
+    assert 0 == await ledger.erase_run("run_A")
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ async def test_a_whole_export(ledger: Ledger) -> None:
     await fill(ledger, "run_B", 1)
     await ledger.checkpoints.make(SIGNER)
     before = await exported(ledger)
-    await ledger.contents.erase("run_A")
+    await ledger.erase_run("run_A")
     lines = await exported(ledger)
 
     assert before[:-1] == lines[:-1]
