@@ -8,7 +8,7 @@ import hashlib
 from datetime import datetime
 from typing import Protocol
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, exists, insert, literal, select
 
 from ledger import limits
 from ledger.database import Database
@@ -73,7 +73,10 @@ class Contents:
         query = select(contents.c.body).where(
             contents.c.run_id == run_id, contents.c.digest == digest
         )
-        stored = connection.execute(query).scalar()
+        return self.opened(connection.execute(query).scalar())
+
+    def opened(self, stored: bytes | None) -> str | None:
+        """Return the text of what lies there; None where nothing does."""
         if stored is None:
             return None
         return self._sealing.unseal(stored).decode(errors="surrogatepass")
@@ -81,14 +84,16 @@ class Contents:
     def keep(self, connection: Connection, run_id: str, text: str, at: datetime) -> str:
         """Store a content within a transaction that has the run's turn; return its digest."""
         digest = digest_of(text)
-        there = select(contents.c.digest).where(
-            contents.c.run_id == run_id, contents.c.digest == digest
-        )
-        if connection.execute(there).first() is None and not _erased(connection, run_id):
-            body = self._sealing.seal(_bytes(text))
-            connection.execute(
-                insert(contents).values(run_id=run_id, digest=digest, body=body, stored_at=at)
-            )
+        there = exists().where(contents.c.run_id == run_id, contents.c.digest == digest)
+        erased = exists().where(erasures.c.run_id == run_id)
+        values = {
+            contents.c.run_id: run_id,
+            contents.c.digest: digest,
+            contents.c.body: self._sealing.seal(_bytes(text)),
+            contents.c.stored_at: at,
+        }
+        row = select(*(literal(value, column.type) for column, value in values.items()))
+        connection.execute(insert(contents).from_select(list(values), row.where(~there, ~erased)))
         return digest
 
 

@@ -4,11 +4,26 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, and_, insert, select, update
 
 from ledger.contents import Contents
 from ledger.intent import Execution, Intent, IntentKey, State
-from ledger.tables import intents
+from ledger.tables import contents, intents
+
+_arguments = contents.alias()
+_result = contents.alias()
+
+
+def _body(of: FromClause, digest: ColumnElement[str]) -> ColumnElement[bool]:
+    return and_(of.c.run_id == intents.c.run_id, of.c.digest == digest)
+
+
+SELECT = (
+    select(intents, _arguments.c.body.label("arguments_body"), _result.c.body.label("result_body"))
+    .outerjoin(_arguments, _body(_arguments, intents.c.arguments_digest))
+    .outerjoin(_result, _body(_result, intents.c.result_digest))
+)
+"""Intents with such contents as there are."""
 
 
 class IntentRows:
@@ -20,8 +35,8 @@ class IntentRows:
 
     def find(self, connection: Connection, key: IntentKey) -> Intent | None:
         """Return what stands about a call; None where nothing does."""
-        row = connection.execute(select(intents).where(_is(key))).first()
-        return None if row is None else self.read(connection, row)
+        row = connection.execute(SELECT.where(_is(key))).first()
+        return None if row is None else self.read(row)
 
     def standing(self, connection: Connection, key: IntentKey) -> Intent:
         """Return what stands about a call about which something does."""
@@ -29,9 +44,8 @@ class IntentRows:
         assert found is not None
         return found
 
-    def read(self, connection: Connection, row: Row[Any]) -> Intent:
-        """Return a row as an intent, with such contents as there are."""
-        find = self._contents.find
+    def read(self, row: Row[Any]) -> Intent:
+        """Return a row of `SELECT` as an intent."""
         return Intent(
             key=IntentKey(
                 run_id=row.run_id,
@@ -49,8 +63,8 @@ class IntentRows:
             begun_at=row.begun_at,
             ended_at=row.ended_at,
             latest_nonce=row.latest_nonce,
-            arguments=find(connection, row.run_id, row.arguments_digest),
-            result=find(connection, row.run_id, row.result_digest),
+            arguments=self._contents.opened(row.arguments_body),
+            result=self._contents.opened(row.result_body),
         )
 
     def end(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from ledger import limits
 from ledger.audit import Appending
@@ -11,7 +11,7 @@ from ledger.contents import Contents, checked, digest_of
 from ledger.database import Database
 from ledger.errors import LedgerRefused
 from ledger.intent import Begin, Execution, Intent, IntentKey, State, check, check_key
-from ledger.intent_rows import NOTHING_KNOWN, IntentRows, add, begun, put
+from ledger.intent_rows import NOTHING_KNOWN, SELECT, IntentRows, add, begun, put
 from ledger.tables import intents
 
 
@@ -237,13 +237,11 @@ class Intents:
         Raises:
             LedgerUnavailable: the ledger doesn't answer.
         """
-        query = (
-            select(intents)
-            .where(intents.c.run_id == run_id)
-            .order_by(intents.c.begun_at, intents.c.tool, intents.c.ordinal)
+        query = SELECT.where(intents.c.run_id == run_id).order_by(
+            intents.c.begun_at, intents.c.tool, intents.c.ordinal
         )
 
         def work(connection: Connection) -> list[Intent]:
-            return [self._rows.read(connection, row) for row in connection.execute(query).all()]
+            return [self._rows.read(row) for row in connection.execute(query).all()]
 
         return await self._database.read(work)

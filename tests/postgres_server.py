@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 _PROGRAMS = "pginstall18"
 _START_SECONDS = 60
 
@@ -62,6 +64,12 @@ class PostgresServer:
             assert self.process.poll() is None, log_text
             assert time.monotonic() < end, log_text
             time.sleep(0.05)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return its processes, those that serve a connection included."""
+        assert self.process is not None
+        server = psutil.Process(self.process.pid)
+        return [server, *server.children(recursive=True)]
 
     def stop(self) -> None:
         """End it at once, connections included; what was committed stays."""

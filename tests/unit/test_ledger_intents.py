@@ -1,18 +1,15 @@
 """Intents: what an execution finds when it is about to run a call, on both kinds of ledger."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-import pytest_asyncio
 
-from ledger import Ledger, LedgerRefused, LedgerUnavailable, Location
+from ledger import Ledger, LedgerRefused, Location
 from ledger.chain import Event, Kind
 from ledger.contents import digest_of
 from ledger.intent import Begin, Execution, Intent, IntentKey, State
-from tests.postgres_server import PostgresServer
 
 ARGUMENTS = '{"amount":5,"note":"caf\u00e9 \ud83d"}'
 KEY = IntentKey(run_id="run_A", tool="refund", arguments_digest=digest_of(ARGUMENTS), ordinal=0)
@@ -262,31 +259,3 @@ async def test_what_cannot_be_stored_is_named(
     """The field and its limit; on both kinds alike, and nothing is written."""
     with pytest.raises(LedgerRefused, match=text):
         await begin(ledger, FIRST, replace(KEY, **changed))  # type: ignore[arg-type] # one at a time
-
-
-@pytest_asyncio.fixture
-async def own_server() -> AsyncIterator[PostgresServer]:
-    """A PostgreSQL that the test may stop."""
-    server = await asyncio.to_thread(PostgresServer)
-    try:
-        await asyncio.to_thread(server.start)
-        yield server
-    finally:
-        await asyncio.to_thread(server.remove)
-
-
-@pytest.mark.slow
-async def test_a_server_that_goes_and_comes_back(own_server: PostgresServer) -> None:
-    """Meanwhile there is one error, with nobody's contents; afterwards nothing is lost or twice."""
-    location = Location.from_url(own_server.url)
-    async with await Ledger.open(location) as ledger:
-        await begin(ledger, FIRST)
-        await asyncio.to_thread(own_server.stop)
-        for _ in range(2):
-            with pytest.raises(LedgerUnavailable, match="can't be used now") as caught:
-                await finish(ledger, FIRST)
-            assert "paid" not in str(caught.value)
-        await asyncio.to_thread(own_server.start)
-
-        assert State.FINISHED is (await finish(ledger, FIRST)).state
-        assert Begin.FINISHED is await begin(ledger, OTHER)
