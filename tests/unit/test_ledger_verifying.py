@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -286,6 +287,34 @@ async def test_a_checkpoint_that_is_missing(location: Location) -> None:
             await ledger.checkpoints.make(SIGNER)
         await change(location, "DELETE FROM checkpoints WHERE number = 2")
         assert (Wrong.REMOVED, None, None) == found(await exported(ledger))
+
+
+async def test_checkpoints_of_two_lives(location: Location) -> None:
+    """A ledger that was set back has gone on otherwise; what was signed before says so."""
+    async with await Ledger.open(location) as ledger:
+        for run in ("run_A", "run_B", "run_C"):
+            await fill(ledger, run)
+            await ledger.checkpoints.make(SIGNER)
+        body = json.loads((await ledger.checkpoints.since(1))[0])["body"]
+        other = SIGNER.sign("checkpoint", {**body, "at": "2026-11-23T00:00:00.000000Z"})
+        await change(location, "UPDATE checkpoints SET body = :body WHERE number = 2", body=other)
+        assert (Wrong.CHANGED, None, None) == found(await exported(ledger))
+
+
+async def test_what_comes_while_a_checkpoint_is_made(postgres_location: Location) -> None:
+    """It is in the next one. SQLite has one writer at a time."""
+    loop = asyncio.get_running_loop()
+    async with await Ledger.open(postgres_location) as ledger:
+        await fill(ledger, "run_A", 1)
+
+        class Slow(Signer):
+            def sign(self, kind: str, body: dict[str, Any]) -> str:
+                asyncio.run_coroutine_threadsafe(fill(ledger, "run_A", 2), loop).result(60)
+                return super().sign(kind, body)
+
+        await ledger.checkpoints.make(Slow.generate())
+        lines = await ledger.checkpoints.since(0)
+    assert [0, 1] == [json.loads(line)["body"]["heads"]["run_A"][0] for line in lines]
 
 
 async def test_a_checkpoint_holds_what_has_moved(ledger: Ledger) -> None:
