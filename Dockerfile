@@ -10,6 +10,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --only-binary :all: --constraint constraints.txt hatchling
 COPY pyproject.toml README.md LICENSE worker.py ./
 COPY activities activities
+COPY ledger ledger
 COPY runlane runlane
 COPY runsapi runsapi
 COPY workflows workflows
@@ -17,7 +18,7 @@ RUN pip wheel --no-build-isolation --no-deps --wheel-dir dist .
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv --without-pip /opt/runlane \
     && pip --python /opt/runlane/bin/python install --only-binary :all: --constraint constraints.txt \
-    "$(echo dist/*.whl)[azure,otel,s3]"
+    "$(echo dist/*.whl)[azure,otel,postgres,s3]"
 
 FROM python:3.12.13-slim-trixie
 RUN pip uninstall --yes --quiet --root-user-action ignore pip \

@@ -122,6 +122,22 @@ def url(variable: str, text: str | None) -> str | None:
     return text.rstrip("/")
 
 
+def database_url(variable: str, text: str | None) -> str | None:
+    """Read the URL of a PostgreSQL; it holds a password, so it is never repeated."""
+    if text is None:
+        return None
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"postgresql", "postgres"} and len(parts.path) > 1
+        usable = usable and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        problem = "must be of the form postgresql://user:password@host[:port]/database."
+        raise SettingsError(variable, problem)
+    return text
+
+
 def header_value(variable: str, text: str | None) -> str | None:
     """Read what a header is to carry.
 

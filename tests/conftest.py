@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.processes",
     "tests.restless",
     "tests.otlp_receiver",
+    "tests.ledgers",
 ]

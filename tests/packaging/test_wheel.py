@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-PACKAGES = ("activities", "runlane", "runsapi", "workflows")
+PACKAGES = ("activities", "ledger", "runlane", "runsapi", "workflows")
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_our_packages_whole_and_nothing_else(wheel: Path) -> None:
-    """Every file of the four packages is shipped, with `worker.py`; tests and tools are not."""
+    """Every file of our packages is shipped, with `worker.py`; tests and tools are not."""
     expected = {
         str(path.relative_to(ROOT))
         for package in PACKAGES

@@ -45,6 +45,7 @@ def test_every_variable_reaches_its_field() -> None:
             "RUNLANE_TASK_QUEUE": "night",
             "RUNLANE_DATA_DIR": "/srv/runlane",
             "RUNLANE_PAYLOAD_STORE": "s3://bucket/a/b/",
+            "RUNLANE_DATABASE_URL": "postgresql://me:secret@db/ledger",
             "RUNLANE_UPSTREAM_MAX_CONCURRENCY": "40",
             "RUNLANE_UPSTREAM_RPS": "0.5",
             "RUNLANE_ENCRYPTION_KEYS": f"new:{KEY}, old-1:{URL_SAFE_KEY}",
@@ -68,6 +69,7 @@ def test_every_variable_reaches_its_field() -> None:
         task_queue="night",
         data_dir=Path("/srv/runlane"),
         payload_store=S3Location(bucket="bucket", prefix="a/b"),
+        database_url="postgresql://me:secret@db/ledger",
         upstream_max_concurrency=40,
         upstream_rps=0.5,
         encryption_keys=(
@@ -120,6 +122,9 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("RUNLANE_UPSTREAM_TIMEOUT", "11m"),
         ("RUNLANE_PAYLOAD_STORE", "gs://bucket"),
         ("RUNLANE_PAYLOAD_STORE", "s3:///prefix"),
+        ("RUNLANE_DATABASE_URL", "mysql://me:secret@db/ledger"),
+        ("RUNLANE_DATABASE_URL", "postgresql://me:secret@db"),
+        ("RUNLANE_DATABASE_URL", "postgresql://me:secret@db:x/ledger"),
         ("RUNLANE_UPSTREAM_MAX_CONCURRENCY", "0"),
         ("RUNLANE_UPSTREAM_MAX_CONCURRENCY", "1.5"),
         ("RUNLANE_UPSTREAM_MAX_CONCURRENCY", "9" * 5000),
@@ -183,6 +188,7 @@ def test_the_key_is_never_printed() -> None:
             "RUNLANE_UPSTREAM_API_KEY": "hush-hush",
             "RUNLANE_ENCRYPTION_KEYS": f"a:{KEY}",
             "RUNLANE_CODEC_TOKEN": "hush-hush-too",
+            "RUNLANE_DATABASE_URL": "postgresql://me:hush-hush@db/ledger",
         }
     )
 

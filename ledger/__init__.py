@@ -1,0 +1,30 @@
+"""What must outlive Temporal's retention: intents, the audit trail, finished runs.
+
+SQLite in the data directory, or PostgreSQL. Knows neither Temporal nor HTTP.
+"""
+
+from ledger.errors import (
+    EventChanged,
+    KeyTaken,
+    LedgerError,
+    LedgerRefused,
+    LedgerUnavailable,
+    RunNotKnown,
+    SchemaError,
+    SchemaTooNew,
+)
+from ledger.ledger import Ledger
+from ledger.location import Location
+
+__all__ = [
+    "EventChanged",
+    "KeyTaken",
+    "Ledger",
+    "LedgerError",
+    "LedgerRefused",
+    "LedgerUnavailable",
+    "Location",
+    "RunNotKnown",
+    "SchemaError",
+    "SchemaTooNew",
+]

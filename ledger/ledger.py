@@ -1,0 +1,99 @@
+"""One ledger, open: where everything else in this package starts."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from types import TracebackType
+
+from ledger.audit import Audit
+from ledger.chain import Event
+from ledger.checkpoints import Checkpoints
+from ledger.contents import Contents, Plain, Sealing
+from ledger.database import Database, make_private
+from ledger.erasing import erase_run
+from ledger.exporting import Exported, export
+from ledger.intents import Intents
+from ledger.location import Location
+from ledger.migrating import migrate
+from ledger.retention import Pruned, Retention, prune
+from ledger.runs import Runs
+from ledger.signing import Signer
+
+
+class Ledger:
+    """What must outlive Temporal's retention, and prove what was done.
+
+    Every write is idempotent, and every method may raise `LedgerUnavailable`: then call it again.
+    """
+
+    def __init__(self, database: Database, sealing: Sealing) -> None:
+        """Use `Ledger.open`."""
+        self._database = database
+        self.contents = Contents(database, sealing)
+        self.intents = Intents(database, self.contents)
+        self.audit = Audit(database, self.contents)
+        self.checkpoints = Checkpoints(database)
+        self.runs = Runs(database, self.contents)
+
+    @property
+    def location(self) -> Location:
+        """Where it lies."""
+        return self._database.location
+
+    @classmethod
+    async def open(cls, location: Location, sealing: Sealing | None = None) -> "Ledger":
+        """Connect, and bring the schema up to date.
+
+        Args:
+            location: where it lies.
+            sealing: how contents are encrypted where they lie; without it they are not.
+
+        Raises:
+            LedgerUnavailable: it doesn't answer, or its directory can't be written.
+            SchemaTooNew: a newer Runlane has changed the schema.
+            LedgerError: the driver for PostgreSQL isn't installed.
+        """
+        if location.is_sqlite:
+            make_private(location)
+        database = Database(location)
+        try:
+            await migrate(database)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database, sealing or Plain())
+
+    async def export(
+        self,
+        write: Callable[[str], object],
+        signer: Signer,
+        *,
+        run_id: str | None = None,
+        since: datetime | None = None,
+    ) -> Exported:
+        """Write audit trails as `ledger.exporting.export` does."""
+        return await export(self._database, write, signer, run_id=run_id, since=since)
+
+    async def erase_run(self, run_id: str, events: Sequence[Event] = ()) -> int:
+        """Remove a run's contents as `ledger.erasing.erase_run` does."""
+        return await erase_run(self._database, self.contents, run_id, events)
+
+    async def prune(self, retention: Retention) -> Pruned:
+        """Remove what is old enough as `ledger.retention.prune` does."""
+        return await prune(self._database, retention)
+
+    async def close(self) -> None:
+        """Give up the connections; what was begun is done first."""
+        await self._database.close()
+
+    async def __aenter__(self) -> "Ledger":
+        """Return the ledger itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        await self.close()

@@ -1,0 +1,150 @@
+"""The ledger's tables. What is changed here is changed by a migration too.
+
+Contents stand in one table, by run and digest; every other table holds digests alone. So
+contents can be erased, and what remains still proves what was there.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+from ledger.limits import MAX_NAME
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An instant, as microseconds since 1970: SQLite has no time with a zone."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Return what is stored; the instant must have a zone."""
+        return None if value is None else (value - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """Return the instant, in UTC."""
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+def _name() -> String:
+    return String(MAX_NAME)
+
+
+def _digest() -> String:
+    return String(80)
+
+
+metadata = MetaData()
+
+contents = Table(
+    "contents",
+    metadata,
+    Column("run_id", _name(), primary_key=True),
+    Column("digest", _digest(), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("stored_at", Instant, nullable=False),
+    Index("contents_by_age", "stored_at"),
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("run_id", _name(), primary_key=True),
+    Column("erased_at", Instant, nullable=False),
+)
+
+intents = Table(
+    "intents",
+    metadata,
+    Column("run_id", _name(), primary_key=True),
+    Column("tool", _name(), primary_key=True),
+    Column("arguments_digest", _digest(), primary_key=True),
+    Column("ordinal", Integer, primary_key=True, autoincrement=False),
+    Column("call_id", _name(), nullable=False),
+    Column("execution", _name(), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("nonce", _name(), nullable=False),
+    Column("latest_nonce", _name(), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("outcome", _name()),
+    Column("result_digest", _digest()),
+    Column("reason", _name()),
+    Column("settled_by", _name()),
+    Column("begun_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Index("intents_by_age", "ended_at"),
+)
+
+audit_rows = Table(
+    "audit_rows",
+    metadata,
+    Column("run_id", _name(), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("event_key", _name(), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("digest", _digest(), nullable=False),
+    UniqueConstraint("run_id", "event_key", name="audit_rows_once"),
+    Index("audit_rows_by_age", "at"),
+)
+
+audit_heads = Table(
+    "audit_heads",
+    metadata,
+    Column("run_id", _name(), primary_key=True),
+    Column("seq", Integer, nullable=False),
+    Column("digest", _digest(), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("checkpoint", BigInteger),
+    Column("pruned_at", Instant),
+    Index("audit_heads_by_age", "at"),
+    Index("audit_heads_by_checkpoint", "checkpoint"),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Instant, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", _name(), primary_key=True),
+    Column("owner", _name(), nullable=False),
+    Column("idempotency_key", _name()),
+    Column("request_digest", _digest()),
+    Column("thread_id", _name()),
+    Column("assistant_id", _name()),
+    Column("status", String(32), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Column("updated_at", Instant, nullable=False),
+    Column("prompt_tokens", BigInteger),
+    Column("completion_tokens", BigInteger),
+    Column("total_tokens", BigInteger),
+    Column("contents_digest", _digest()),
+    UniqueConstraint("owner", "idempotency_key", name="runs_by_key"),
+    Index("runs_by_age", "created_at", "run_id"),
+    Index("runs_by_thread", "thread_id", "created_at", "run_id"),
+    Index("runs_by_owner", "owner", "created_at", "run_id"),
+    Index("runs_by_end", "ended_at"),
+)

@@ -1,0 +1,53 @@
+"""Fixtures with a real ledger, on SQLite and on a PostgreSQL of the test process's own."""
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import pytest_asyncio
+from sqlalchemy import make_url
+
+from ledger import Ledger, Location
+from tests.postgres_server import PostgresServer
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A server of this process's own: the URL of its first database."""
+    server = PostgresServer("fsync=off")
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres_location(postgres_url: str) -> Location:
+    """A new, empty database."""
+    name = f"ledger_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    url = make_url(postgres_url).set(database=name)
+    return Location.from_url(url.render_as_string(hide_password=False))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """The place of a new ledger, once of each kind."""
+    if request.param == "sqlite":
+        return Location.in_directory(tmp_path / "data")
+    found: Location = request.getfixturevalue("postgres_location")
+    return found
+
+
+@pytest_asyncio.fixture
+async def ledger(location: Location) -> AsyncIterator[Ledger]:
+    """A new ledger, open."""
+    async with await Ledger.open(location) as opened:
+        yield opened
