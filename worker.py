@@ -20,6 +20,7 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from activities.runs import RunActivities
+from activities.tools import ToolActivities
 from runlane import key_check, search_attributes
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 from runlane.leaving import leave
@@ -58,6 +59,7 @@ def build_workers(
     activities: RunActivities,
     *,
     task_queue: str,
+    tools: ToolActivities | None = None,
     max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
     deployment: WorkerDeploymentConfig | None = None,
 ) -> list[Worker]:
@@ -66,11 +68,14 @@ def build_workers(
     Both are of one version of one deployment, if of any: Temporal finds an activity's worker by
     the version that its workflow is on.
     """
+    tools = tools or ToolActivities()
     effects: list[Callable[..., Awaitable[object]]] = [
         activities.create,
         activities.submit_tool_outputs,
         activities.cancel,
         activities.update,
+        tools.classify,
+        tools.call,
     ]
     return [
         Worker(

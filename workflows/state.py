@@ -29,6 +29,10 @@ class OpenCall(_State):
     key: str
     """Digest of name and canonical arguments: what makes two calls the same call."""
     since_at: float
+    handled_by: str | None = None
+    """`worker` or `caller`; None: nobody said yet, or nobody is asked in this run."""
+    timeout: float = 0.0
+    """Seconds that the worker has for it."""
 
 
 class KnownCall(_State):
