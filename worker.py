@@ -31,6 +31,8 @@ from runlane.recovery import Recovery
 from runlane.search_attributes import SearchAttributesMissing
 from runlane.settings import LogFormat, Settings, SettingsError
 from runlane.temporal import connect
+from runlane.tools import loading
+from runlane.tools.toolbox import RegisteredTools
 from runlane.upstream import open_upstream
 from workflows.contract import poll_task_queue
 from workflows.run import RunWorkflow
@@ -135,10 +137,12 @@ async def run(
 
     Raises:
         InvalidRequest: No upstream is named.
+        InvalidTool: A tool that the settings name can't be loaded.
         TemporalUnreachable: Temporal doesn't answer.
         SearchAttributesMissing: The namespace lacks them and we may not register them.
         CannotDecrypt: A run of the queue is encrypted with a key that this process hasn't got.
     """
+    tools = RegisteredTools(loading.load(settings))
     async with (
         open_upstream(settings, on_exchange=metrics.count_exchange) as upstream,
         Monitor(settings.metrics_address) as monitor,
@@ -151,6 +155,7 @@ async def run(
             client,
             RunActivities(upstream),
             task_queue=settings.task_queue,
+            tools=ToolActivities(tools),
             deployment=deployment(settings),
         )
         serving = [asyncio.create_task(worker.run()) for worker in workers]

@@ -28,7 +28,6 @@ with workflow.unsafe.imports_passed_through():
     from activities import failures
     from activities.contract import (
         CancelInput,
-        Created,
         CreateInput,
         Observed,
         Output,
@@ -155,7 +154,7 @@ class RunWorkflow(RunHandlers):
             # That this try did nothing says nothing of the one before it.
             state.create_unsettled = before or self._may_have_acted
             return
-        self._take_over(created)
+        progress.take_over(state, self._options, created, self._now())
         # An earlier try sent what stood then.
         found = created.run if created.adopted else None
         state.metadata_sent = metadata if found is None else attempts.unstamped(found.metadata)
@@ -169,7 +168,7 @@ class RunWorkflow(RunHandlers):
             ),
         )
         if found is not None and found.run is not None:
-            self._take_over(found)
+            progress.take_over(self._state, self._options, found, self._now())
         elif found is not None:
             self._state.create_unsettled = False
         else:
@@ -413,9 +412,6 @@ class RunWorkflow(RunHandlers):
         return self._poll is not None and self._poll.done()
 
     # State
-
-    def _take_over(self, created: Created) -> None:
-        progress.take_over(self._state, self._options, created, self._now())
 
     def _start_leg(self, poll_after_ms: int | None) -> None:
         progress.start_leg(self._state, self._options, poll_after_ms, self._now())
