@@ -117,7 +117,7 @@ class RunWorkflow(RunHandlers):
             return self._end
         if state.metadata != state.metadata_sent and not expired:
             return self._update_metadata
-        if self._options.with_tools and self._tools.unclassified():
+        if self._tools.unclassified():
             return self._classify
         if answers.unanswered(state):
             return self._gather

@@ -35,7 +35,9 @@ class ToolCalls:
 
     def unclassified(self) -> list[OpenCall]:
         """Return the open calls of which nobody said yet who answers them."""
-        return [call for call in answers.unanswered(self._state) if call.handled_by is None]
+        return [
+            call for call in answers.unanswered(self._state) if call.handled_by == "unclassified"
+        ]
 
     async def classify(self, time_left: timedelta, is_news: Callable[[], bool]) -> None:
         """Ask a worker who answers the calls; come back early when something else is news."""
