@@ -20,6 +20,7 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from activities.runs import RunActivities
+from activities.tools import ToolActivities
 from runlane import key_check, search_attributes
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 from runlane.leaving import leave
@@ -30,6 +31,8 @@ from runlane.recovery import Recovery
 from runlane.search_attributes import SearchAttributesMissing
 from runlane.settings import LogFormat, Settings, SettingsError
 from runlane.temporal import connect
+from runlane.tools import loading
+from runlane.tools.toolbox import RegisteredTools
 from runlane.upstream import open_upstream
 from workflows.contract import poll_task_queue
 from workflows.run import RunWorkflow
@@ -58,6 +61,7 @@ def build_workers(
     activities: RunActivities,
     *,
     task_queue: str,
+    tools: ToolActivities | None = None,
     max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
     deployment: WorkerDeploymentConfig | None = None,
 ) -> list[Worker]:
@@ -66,11 +70,14 @@ def build_workers(
     Both are of one version of one deployment, if of any: Temporal finds an activity's worker by
     the version that its workflow is on.
     """
+    tools = tools or ToolActivities()
     effects: list[Callable[..., Awaitable[object]]] = [
         activities.create,
         activities.submit_tool_outputs,
         activities.cancel,
         activities.update,
+        tools.classify,
+        tools.call,
     ]
     return [
         Worker(
@@ -134,10 +141,12 @@ async def run(
 
     Raises:
         InvalidRequest: No upstream is named.
+        InvalidTool: A tool that the settings name can't be loaded.
         TemporalUnreachable: Temporal doesn't answer.
         SearchAttributesMissing: The namespace lacks them and we may not register them.
         CannotDecrypt: A run of the queue is encrypted with a key that this process hasn't got.
     """
+    tools = RegisteredTools(loading.load(settings))
     async with (
         open_upstream(settings, on_exchange=metrics.count_exchange) as upstream,
         Monitor(settings.metrics_address) as monitor,
@@ -150,6 +159,7 @@ async def run(
             client,
             RunActivities(upstream),
             task_queue=settings.task_queue,
+            tools=ToolActivities(tools),
             deployment=deployment(settings),
         )
         serving = [asyncio.create_task(worker.run()) for worker in workers]

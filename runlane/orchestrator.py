@@ -130,7 +130,8 @@ class Runs:
             deadline: after which the run is cancelled and ends `expired`; a number is in seconds.
                 Default: 90 days.
             max_rounds: rounds of tool calls after which the run ends `incomplete`.
-            with_tools: their schemas are added to `tools`; a name that is there already is refused.
+            with_tools: their schemas are added to `tools`, where a name that is there already is
+                refused; and the worker answers what it may of the calls.
             **params: the protocol's own: `instructions`, `tools`, `metadata`, ….
 
         Raises:
@@ -148,6 +149,7 @@ class Runs:
             on_expiry=on_expiry,
             deadline=deadline,
             max_rounds=max_rounds,
+            with_tools=with_tools is not None,
         )
         return view.run
 

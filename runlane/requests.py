@@ -57,6 +57,7 @@ def asked(
     on_expiry: str = "recreate",
     deadline: timedelta | float | None = None,
     max_rounds: int = 50,
+    with_tools: bool = False,
     owner: str = "",
     max_bytes: int = MAX_MESSAGE_BYTES,
 ) -> Asked:
@@ -70,6 +71,7 @@ def asked(
         on_expiry: `recreate` or `fail`.
         deadline: from now on; a number is in seconds.
         max_rounds: rounds of tool calls before the run ends `incomplete`.
+        with_tools: whether a worker may answer calls of its tools.
         owner: whose key it is.
         max_bytes: what the request may have as JSON.
 
@@ -85,6 +87,7 @@ def asked(
         "poll_interval_ms": _poll_interval(poll_interval_ms),
         "on_expiry": on_expiry,
         "max_rounds": max_rounds,
+        "with_tools": with_tools,
     }
     if on_expiry not in ("recreate", "fail"):
         text = f"on_expiry must be recreate or fail, got {on_expiry!r}."

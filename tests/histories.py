@@ -55,7 +55,7 @@ async def history(run: LabRun) -> list[HistoryEvent]:
 def undisturbed(events: list[HistoryEvent]) -> list[HistoryEvent]:
     """Return the events without the workflow tasks that timed out.
 
-    A worker that has no time for two seconds loses a task that only it was offered. Three events
+    A worker that has no time for some seconds loses a task that only it was offered. Three events
     tell of it, and none is the run's doing: what a path costs is what is left.
     """
     lost: set[int] = set()

@@ -22,6 +22,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.runs import RunActivities
+from activities.tools import ToolActivities
 from runsapi import Assistants
 from tests.simulator_process import SimulatorProcess
 from worker import MAX_CACHED_WORKFLOWS, build_workers, shut_down
@@ -69,6 +70,7 @@ class Lab:
         max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
         workers: int = 2,
         http_client: httpx.AsyncClient | None = None,
+        tools: ToolActivities | None = None,
     ) -> AsyncIterator[None]:
         """Serve this lab's task queue as production does, by several workers side by side."""
         async with Assistants(
@@ -83,6 +85,7 @@ class Lab:
                     client,
                     RunActivities(upstream),
                     task_queue=self.task_queue,
+                    tools=tools,
                     max_cached_workflows=max_cached_workflows,
                 )
             ]

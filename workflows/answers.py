@@ -156,6 +156,11 @@ def unanswered(state: RunState) -> list[OpenCall]:
     return [call for call in state.calls if answer_of(state, call.id) is None]
 
 
+def awaited(state: RunState) -> list[OpenCall]:
+    """Return those of them that the caller is to answer."""
+    return [call for call in unanswered(state) if call.handled_by == "caller"]
+
+
 def close_round(state: RunState, outcome: AnswerOutcome) -> None:
     """Close the open round: its answers have that outcome, its calls wait no more.
 

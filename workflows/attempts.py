@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from activities.contract import ATTEMPT_STAMP, RUN_ID_STAMP, STAMPS, CreateInput, Upstream
+from activities.contract import ATTEMPT_STAMP, RUN_ID_STAMP, STAMPS, CreateInput, Target, Upstream
 from runsapi import MAX_TEXT
 from workflows import answers
 from workflows.contract import RunRequest
@@ -63,6 +63,20 @@ def upstream_of(state: RunState) -> Upstream | None:
     """Return the service on which the run lives, once it lives on one."""
     at = state.upstream
     return None if at is None else Upstream(name=at.name, url=at.url)
+
+
+def target(request: RunRequest, state: RunState) -> Target:
+    """Return the present upstream run.
+
+    Raises:
+        RuntimeError: There is none yet.
+    """
+    upstream, run = upstream_of(state), state.run
+    if upstream is None or run is None:
+        raise RuntimeError("There is no upstream run yet")
+    return Target(
+        upstream=upstream, thread_id=request.thread_id, run_id=run.id, attempt=state.attempt
+    )
 
 
 def stamped(run_id: str, attempt: int, metadata: dict[str, str]) -> dict[str, str]:

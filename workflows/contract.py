@@ -125,6 +125,8 @@ class RunOptions(_Message):
     """Seconds from the start after which the run is cancelled upstream and ends `expired`."""
     max_rounds: int = 50
     """Rounds of tool calls after which the run ends `incomplete`."""
+    with_tools: bool = False
+    """The worker answers calls of its own tools that only read and need nobody."""
     timing: Timing = Timing()
 
 
@@ -155,11 +157,11 @@ class RunRequest(_Message):
 
     def digest(self) -> str:
         """Return what two requests with one idempotency key are compared by."""
-        asked = {
-            "thread_id": self.thread_id,
-            "params": self.params,
-            "options": self.options.model_dump(mode="json", exclude={"timing"}),
-        }
+        options = self.options.model_dump(mode="json", exclude={"timing"})
+        if not self.options.with_tools:
+            # Requests from before there was this option stay equal to themselves.
+            del options["with_tools"]
+        asked = {"thread_id": self.thread_id, "params": self.params, "options": options}
         return content_digest(canonical_json(asked))
 
     def memo(self, metadata: dict[str, str]) -> RequestMemo:

@@ -68,6 +68,9 @@ def observe(state: RunState, options: RunOptions, run: Run, now: float) -> None:
     if state.stop is not None:
         return
     if answers.open_round(state, run, now):
+        if options.with_tools:
+            for call in answers.unanswered(state):
+                call.handled_by = "unclassified"
         state.gathering_since = now
         schedule_look(state, options, now)
         if state.counted_rounds > options.max_rounds:

@@ -24,10 +24,10 @@ with workflow.unsafe.imports_passed_through():
     import workflows.ending as ending
     import workflows.polling as polling
     import workflows.progress as progress
+    import workflows.tool_calls as tool_calls
     from activities import failures
     from activities.contract import (
         CancelInput,
-        Created,
         CreateInput,
         Observed,
         Output,
@@ -61,6 +61,7 @@ class RunWorkflow(RunHandlers):
     def __init__(self, input: RunInput) -> None:
         super().__init__(input)
         self._poll: asyncio.Task[Observed] | None = None
+        self._tools = tool_calls.ToolCalls(self._state, self._now)
         self._look_has_until = 0.0
         """Nudges that keep coming would else drop each look at a slow upstream under way."""
         self._may_have_acted = False
@@ -91,9 +92,12 @@ class RunWorkflow(RunHandlers):
             if self._now() >= self._state.deadline_at:
                 self._stop(StopReason.DEADLINE)
             self._stop_is_news = False
+            if self._state.stop is not None:
+                await self._tools.drop()
             await self._next_step()()
             self._shown.update(self._state)
         await self._drop_poll()
+        await self._tools.drop()
         if self._state.ended_at is None:
             # Of what comes in one task, Temporal's SDK hands over messages first and a cancellation
             # last: one that came with the message that made the history long would be lost here.
@@ -108,15 +112,18 @@ class RunWorkflow(RunHandlers):
             return self._wait_while_blocked
         if run is None:
             return self._create
-        if progress.is_expired(state, self._options):
-            return self._gather if answers.unanswered(state) else self._create
-        if run.status in TERMINAL:
+        expired = progress.is_expired(state, self._options)
+        if run.status in TERMINAL and not expired:
             return self._end
-        if state.metadata != state.metadata_sent:
+        if state.metadata != state.metadata_sent and not expired:
             return self._update_metadata
-        if state.calls:
-            return self._gather if answers.unanswered(state) else self._submit
-        return self._wait
+        if self._tools.unclassified():
+            return self._classify
+        if answers.unanswered(state):
+            return self._gather
+        if expired:
+            return self._create
+        return self._submit if state.calls else self._wait
 
     def _next_step_to_the_end(self) -> Callable[[], Awaitable[None]]:
         """Say what a run does that was stopped: cancel upstream, find out the truth, end."""
@@ -147,7 +154,7 @@ class RunWorkflow(RunHandlers):
             # That this try did nothing says nothing of the one before it.
             state.create_unsettled = before or self._may_have_acted
             return
-        self._take_over(created)
+        progress.take_over(state, self._options, created, self._now())
         # An earlier try sent what stood then.
         found = created.run if created.adopted else None
         state.metadata_sent = metadata if found is None else attempts.unstamped(found.metadata)
@@ -161,7 +168,7 @@ class RunWorkflow(RunHandlers):
             ),
         )
         if found is not None and found.run is not None:
-            self._take_over(found)
+            progress.take_over(self._state, self._options, found, self._now())
         elif found is not None:
             self._state.create_unsettled = False
         else:
@@ -187,9 +194,13 @@ class RunWorkflow(RunHandlers):
             await self._drop_poll()
             state.next_poll_at = self._now()
 
+    async def _classify(self) -> None:
+        await self._tools.classify(self._time_left(), self._has_news)
+
     async def _gather(self) -> None:
         """Wait until every open call is answered, and see meanwhile whether the upstream waits."""
         state = self._state
+        self._tools.attend(self._time_left())
         parked = state.run is not None and state.run.status == RunStatus.EXPIRED
         if self._poll is None:
             look_at = None if parked else state.next_look_at
@@ -402,9 +413,6 @@ class RunWorkflow(RunHandlers):
 
     # State
 
-    def _take_over(self, created: Created) -> None:
-        progress.take_over(self._state, self._options, created, self._now())
-
     def _start_leg(self, poll_after_ms: int | None) -> None:
         progress.start_leg(self._state, self._options, poll_after_ms, self._now())
 
@@ -479,15 +487,7 @@ class RunWorkflow(RunHandlers):
         )
 
     def _target(self) -> Target:
-        upstream, run = attempts.upstream_of(self._state), self._state.run
-        if upstream is None or run is None:
-            raise RuntimeError("There is no upstream run yet")
-        return Target(
-            upstream=upstream,
-            thread_id=self._request.thread_id,
-            run_id=run.id,
-            attempt=self._state.attempt,
-        )
+        return attempts.target(self._request, self._state)
 
     def _continue_as_new(self) -> None:
         if self._nudged:

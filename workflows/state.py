@@ -1,7 +1,7 @@
 """What a run knows of itself: one object, so that continue-as-new hands everything on at once."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -29,6 +29,10 @@ class OpenCall(_State):
     key: str
     """Digest of name and canonical arguments: what makes two calls the same call."""
     since_at: float
+    handled_by: Literal["caller", "worker", "unclassified"] = "caller"
+    """Who answers it; `unclassified`: a worker is to be asked first."""
+    timeout: float = 0.0
+    """Seconds that the worker has for it."""
 
 
 class KnownCall(_State):

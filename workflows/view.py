@@ -95,6 +95,7 @@ def seed_run(run_id: str, request: RunRequest, state: RunState) -> Run:
                             "function": {"name": call.name, "arguments": call.arguments},
                         }
                         for call in state.calls
+                        if call.handled_by == "caller"
                     ]
                 },
             }
@@ -119,15 +120,18 @@ def seed_run(run_id: str, request: RunRequest, state: RunState) -> Run:
     return Run.model_validate(fields)
 
 
-def shown_status(state: RunState) -> RunStatus:
+def shown_status(state: RunState) -> RunStatus:  # noqa: PLR0911  # a table of cases
     """Return our status, one of the protocol's nine, whatever word the upstream used."""
     run = state.run
     if state.ended_at is not None:
         return RunStatus(state.status)
     if state.stop is not None:
         return RunStatus.CANCELLING
-    if answers.unanswered(state):
+    if answers.awaited(state):
         return RunStatus.REQUIRES_ACTION
+    if answers.unanswered(state):
+        # The worker is answering them.
+        return RunStatus.IN_PROGRESS
     if run is None or state.calls or run.status in TERMINAL:
         # All calls are answered, or another upstream run is on its way: nothing is asked of anyone.
         return RunStatus.QUEUED
@@ -193,7 +197,7 @@ def pending_calls(state: RunState) -> list[PendingCall]:
             round=state.rounds,
             since_at=call.since_at,
         )
-        for call in answers.unanswered(state)
+        for call in answers.awaited(state)
     ]
 
 

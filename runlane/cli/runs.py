@@ -66,7 +66,11 @@ def _create(
         int, typer.Option("--max-rounds", metavar="N", help="Rounds of tool calls at most.")
     ] = 50,
     with_tools: Annotated[
-        bool, typer.Option("--with-tools", help="Hand the registered tools to the run.")
+        bool,
+        typer.Option(
+            "--with-tools",
+            help="Hand the registered tools to the run; workers answer those that only read.",
+        ),
     ] = False,
     wait: Wait = False,
     stream: Annotated[
@@ -96,6 +100,7 @@ def _create(
         "on_expiry": on_expiry,
         "deadline": inputs.duration(deadline, "--deadline"),
         "max_rounds": max_rounds,
+        "with_tools": with_tools,
     }
     if dry_run:
         _print_dry_run(thread, body, options)

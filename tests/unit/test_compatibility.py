@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from activities import contract as effects
+from activities import tools
 from runsapi import Run
 from workflows import contract, state
 
@@ -48,11 +49,17 @@ REQUIRED = {
     "AnswerView": ["tool_call_id", "name", "attempt", "round", "outcome", "output_digest"],
     "AttemptView": ["attempt", "upstream_run_id", "status"],
     "BlockedView": ["kind", "message", "since_at"],
+    "Call": ["id", "name", "arguments"],
+    "CallInput": ["run_id", "call"],
+    "Called": ["output"],
     "CancelInput": ["target"],
     "CancelRequest": [],
+    "Classified": ["calls"],
+    "ClassifyInput": ["calls"],
     "CreateInput": ["run_id", "attempt", "thread_id", "params", "age"],
     "Created": ["run", "upstream"],
     "EarlyAnswer": ["output", "at"],
+    "Handling": ["by"],
     "KnownCall": ["attempt", "round"],
     "MetadataUpdate": [],
     "Observed": ["run"],
@@ -87,7 +94,7 @@ def models() -> list[type[BaseModel]]:
     """Return the models of the contracts, found by looking."""
     found = [
         member
-        for module in (contract, state, effects)
+        for module in (contract, state, effects, tools)
         for name, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, BaseModel)
         and member.__module__ == module.__name__
