@@ -46,6 +46,7 @@ class Database:
         self._reading = self._engine.execution_options(**one_state)
         self._write_threads = ThreadPoolExecutor(self._writers, "ledger-write")
         self._read_threads = ThreadPoolExecutor(READERS, "ledger-read")
+        self._closed = False
 
     async def read(self, work: Callable[[Connection], _T]) -> _T:
         """Do `work` in a transaction of its own that sees one state of the ledger.
@@ -53,8 +54,7 @@ class Database:
         Raises:
             LedgerUnavailable: the ledger doesn't answer.
         """
-        job = partial(self._do, self._reading, None, work)
-        return await asyncio.get_running_loop().run_in_executor(self._read_threads, job)
+        return await self._in(self._read_threads, partial(self._do, self._reading, None, work))
 
     async def write(self, turn: str, work: Callable[[Connection], _T]) -> _T:
         """Do `work` in a transaction of its own, alone among all that name the same turn.
@@ -65,8 +65,7 @@ class Database:
         Raises:
             LedgerUnavailable: the ledger doesn't answer.
         """
-        job = partial(self._do, self._writing, turn, work)
-        return await asyncio.get_running_loop().run_in_executor(self._write_threads, job)
+        return await self._in(self._write_threads, partial(self._do, self._writing, turn, work))
 
     async def sweep(self) -> None:
         """Overwrite in SQLite's own files what has been deleted; PostgreSQL does so by itself.
@@ -75,12 +74,18 @@ class Database:
             LedgerUnavailable: the ledger doesn't answer.
         """
         if self.location.is_sqlite:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._write_threads, self._sweep)
+            await self._in(self._write_threads, self._sweep)
 
     async def close(self) -> None:
         """Give up every connection, once what is being done is done."""
+        self._closed = True
         await asyncio.to_thread(self._close)
+
+    async def _in(self, threads: ThreadPoolExecutor, job: Callable[[], _T]) -> _T:
+        if self._closed:
+            # By a worker that ends, while what it has left still writes.
+            raise LedgerUnavailable(f"{self.location} is closed.")
+        return await asyncio.get_running_loop().run_in_executor(threads, job)
 
     def _do(self, engine: Engine, turn: str | None, work: Callable[[Connection], _T]) -> _T:
         with self._told(), engine.begin() as connection:
