@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from activities import contract as effects
-from activities import tools
+from activities import decision, tools
 from runsapi import Run
 from workflows import contract, state
 
@@ -58,6 +58,10 @@ REQUIRED = {
     "ClassifyInput": ["calls"],
     "CreateInput": ["run_id", "attempt", "thread_id", "params", "age"],
     "Created": ["run", "upstream"],
+    "Decision": [
+        "id", "kind", "run_id", "tool_call_id", "arguments_digest", "tool_digest", "by", "at",
+    ],
+    "DecisionReceipt": ["status", "message"],
     "EarlyAnswer": ["output", "at"],
     "Handling": ["by"],
     "KnownCall": ["attempt", "round"],
@@ -94,7 +98,7 @@ def models() -> list[type[BaseModel]]:
     """Return the models of the contracts, found by looking."""
     found = [
         member
-        for module in (contract, state, effects, tools)
+        for module in (contract, state, effects, tools, decision)
         for name, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, BaseModel)
         and member.__module__ == module.__name__

@@ -1,0 +1,121 @@
+"""A decision: what is malformed about one, and what of it is signed."""
+
+from typing import Any
+
+import pytest
+
+from activities import decision as decisions
+from activities.decision import Decision, InvalidDecision
+
+DIGEST = "sha256:" + "a" * 64
+
+
+def decision(**fields: Any) -> Decision:
+    """Return an approval, with other fields where some are given."""
+    return Decision.model_validate(
+        {
+            "id": "dec_0123456789abcdef",
+            "kind": "approve",
+            "run_id": "run_1",
+            "tool_call_id": "call_1",
+            "arguments_digest": DIGEST,
+            "tool_digest": DIGEST,
+            "by": "ada",
+            "at": 1_700_000_000.5,
+            **fields,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"arguments": "{}", "note": "n" * 2_000},
+        {"kind": "reject", "note": "No."},
+        {"kind": "answer", "output": ""},
+        {"kind": "answer", "output": "o" * 511_999},
+        {"kind": "claim", "groups": ["g"] * 100},
+        {"for_rest_of_run": True},
+    ],
+)
+def test_what_is_within_the_limits_is_taken(fields: dict[str, Any]) -> None:
+    """Also what is just within them."""
+    decisions.check(decision(**fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"id": "dec_short"}, "id"),
+        ({"id": "dec_" + "a" * 65}, "id"),
+        ({"run_id": ""}, "run_id"),
+        ({"tool_call_id": "c" * 256}, "tool_call_id"),
+        ({"by": ""}, "by"),
+        ({"by": "a\0b"}, "by"),
+        ({"token": "\ud800"}, "token"),
+        ({"arguments_digest": "sha256:no"}, "arguments_digest"),
+        ({"tool_digest": ""}, "tool_digest"),
+        ({"groups": ["g"] * 101}, "groups"),
+        ({"groups": ["g", ""]}, r"groups\[1\]"),
+        ({"at": -1.0}, "at"),
+        ({"at": float("nan")}, "at"),
+        ({"note": "n" * 2_001}, "note.*2,000"),
+        ({"arguments": "x" * 256_001}, "arguments.*256,000"),
+        ({"kind": "answer", "output": "x" * 512_000}, "output.*511,999"),
+        ({"kind": "answer", "output": "\ud800"}, "output"),
+        ({"kind": "answer"}, "output"),
+        ({"output": "paid"}, "output"),
+        ({"kind": "reject"}, "note"),
+        ({"kind": "reject", "note": " "}, "note"),
+        ({"kind": "claim", "arguments": "{}"}, "arguments"),
+        ({"kind": "reject", "note": "No.", "for_rest_of_run": True}, "for_rest_of_run"),
+        ({"for_rest_of_run": True, "arguments": "{}"}, "arguments"),
+        ({"signature": "s" * 256}, "signature"),
+    ],
+)
+def test_what_is_malformed_is_named(fields: dict[str, Any], names: str) -> None:
+    """The error names the field, and its limit where it has one."""
+    with pytest.raises(InvalidDecision, match=f"^{names}"):
+        decisions.check(decision(**fields))
+
+
+def test_every_field_is_signed() -> None:
+    """A field that comes later is signed too, or somebody could change it on the way."""
+    contents = {"note", "arguments", "output"}
+    signed = {*Decision.model_fields} - contents - {"signature"}
+
+    assert {*decision().signable()} - signed == {
+        "note_digest",
+        "edited_arguments_digest",
+        "output_digest",
+    }
+    assert signed <= {*decision().signable()}
+
+
+def test_contents_are_signed_by_their_digests() -> None:
+    """So that a signature outlives them."""
+    told = decision(kind="answer", output="paid", note="By hand.").signable()
+
+    assert told["output_digest"] == decisions.digest("paid")
+    assert told["note_digest"] == decisions.digest("By hand.")
+    assert told["edited_arguments_digest"] is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "approvers", "asked", "may"),
+    [
+        ([], [], [], True),
+        ([], ["ada"], [], True),
+        ([], ["bob"], [], False),
+        (["support"], [], ["support", "finance"], True),
+        (["sales"], [], ["support"], False),
+        ([], ["ada"], ["support"], True),
+        (["support"], ["bob"], ["finance"], False),
+    ],
+)
+def test_who_may_decide(
+    groups: list[str], approvers: list[str], asked: list[str], *, may: bool
+) -> None:
+    """Whoever is named, or is in a group that is asked; anybody where nobody is named."""
+    assert decisions.may_decide("ada", groups, approvers, asked) is may
