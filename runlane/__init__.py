@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runlane.errors import RunlaneError
     from runlane.orchestrator import Runlane
+    from runlane.tools.calendar import Calendar
     from runlane.tools.context import ToolContext
     from runlane.tools.functions import tool
     from runlane.tools.registry import Registry
 
-__all__ = ["Registry", "Runlane", "RunlaneError", "ToolContext", "__version__", "tool"]
+__all__ = ["Calendar", "Registry", "Runlane", "RunlaneError", "ToolContext", "__version__", "tool"]
 
 _HOMES = {
+    "Calendar": "runlane.tools.calendar",
     "Registry": "runlane.tools.registry",
     "Runlane": "runlane.orchestrator",
     "RunlaneError": "runlane.errors",

@@ -134,6 +134,8 @@ def _as_json(tool: "Tool") -> dict[str, Any]:
         "approvals": options.approvals,
         "deadline": None if deadline is None else str(deadline),
         "outcome": None if deadline is None else str(options.outcome),
+        "calendar": None if options.calendar is None else str(options.calendar),
+        "reminders": [format_duration(each) for each in options.reminders],
         "timeout": format_duration(options.timeout),
         "retries": options.retries,
         "digest": tool.digest,

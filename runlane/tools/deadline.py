@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
-from zoneinfo import ZoneInfo
 
 from runlane.durations import DurationError, format_duration, parse_duration
-
-LONGEST = timedelta(days=3650)
+from runlane.tools.calendar import LONGEST, Calendar, read_zone
 
 
 class DeadlineOutcome(StrEnum):
@@ -36,21 +34,25 @@ class Deadline:
         assert self.at is not None
         return f"{self.at:%H:%M} {self.at.tzinfo}"
 
-    def instant(self, asked_at: datetime) -> datetime:
+    def instant(self, asked_at: datetime, calendar: Calendar | None = None) -> datetime:
         """Return the instant, in UTC, that the deadline means for a call.
 
         Args:
             asked_at: when the call was asked for, with a zone.
+            calendar: then a duration counts its hours alone, and a time of day is one of its
+                business days.
         """
         asked_at = asked_at.astimezone(UTC)
         if self.after is not None:
-            return asked_at + self.after
+            return calendar.after(asked_at, self.after) if calendar else asked_at + self.after
         assert self.at is not None
         day = asked_at.astimezone(self.at.tzinfo).date()
-        found = datetime.combine(day, self.at).astimezone(UTC)
-        if found <= asked_at:
-            found = datetime.combine(day + timedelta(days=1), self.at).astimezone(UTC)
-        return found
+        last = asked_at + LONGEST
+        while (found := datetime.combine(day, self.at).astimezone(UTC)) < last:
+            if found > asked_at and _suits(found, calendar):
+                return found
+            day += timedelta(days=1)
+        return last
 
 
 def read_deadline(given: object) -> Deadline:
@@ -64,6 +66,10 @@ def read_deadline(given: object) -> Deadline:
     if isinstance(given, str) and ":" in given:
         return Deadline(at=_time_of_day(given))
     return Deadline(after=read_duration(given, LONGEST))
+
+
+def _suits(instant: datetime, calendar: Calendar | None) -> bool:
+    return calendar is None or calendar.is_business_day(instant.astimezone(calendar.zone).date())
 
 
 def read_duration(given: object, most: timedelta) -> timedelta:
@@ -100,7 +106,4 @@ def _time_of_day(text: str) -> time:
         raise ValueError("must be a duration, or a time with zone: 17:00 Europe/Berlin") from None
     if not zone.strip():
         return _with_zone(at)
-    try:
-        return at.replace(tzinfo=ZoneInfo(zone.strip()))
-    except (ValueError, OSError, KeyError):
-        raise ValueError(f"names a zone that this machine doesn't know: {zone.strip()!r}") from None
+    return at.replace(tzinfo=read_zone(zone.strip()))

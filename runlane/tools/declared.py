@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from runlane.errors import InvalidTool
 from runlane.tools import importing
+from runlane.tools.calendar import Calendar, declared_calendar
 from runlane.tools.http import REFERENCE, HttpRequest
 from runlane.tools.json_schemas import JsonSchema
 from runlane.tools.options import ToolOptions
@@ -55,15 +56,34 @@ def read_file(path: Path, environ: Mapping[str, str] = os.environ) -> Iterator[T
     except tomllib.TOMLDecodeError as error:
         raise InvalidTool(f"{path} is not TOML: {error}.", param=str(path)) from None
     try:
-        for key in document.keys() - {"tools"}:
-            raise InvalidTool(f"{key} is not known here; there is only tools.", param=key)
-        for name, table in _table("tools", document.get("tools", {})).items():
-            yield _tool(name, _table(f"tools.{name}", table), path, environ)
+        for key in document.keys() - {"calendars", "tools"}:
+            text = f"{key} is not known here; there are tools and calendars."
+            raise InvalidTool(text, param=key)
+        calendars = {
+            name: declared_calendar(name, _table(f"calendars.{name}", table))
+            for name, table in _table("calendars", document.get("calendars", {})).items()
+        }
+        for name, given in _table("tools", document.get("tools", {})).items():
+            table = _with_calendar(name, _table(f"tools.{name}", given), calendars)
+            yield _tool(name, table, path, environ)
     except _Field as error:
         text = f"{path}: {error.field} {error.problem}."
         raise InvalidTool(text, param=error.field) from None
     except InvalidTool as error:
         raise InvalidTool(f"{path}: {error.message}", param=error.param) from None
+
+
+def _with_calendar(
+    name: str, table: dict[str, Any], calendars: Mapping[str, Calendar]
+) -> dict[str, Any]:
+    named = table.get("calendar")
+    if named is None:
+        return table
+    if not isinstance(named, str) or named not in calendars:
+        known = ", ".join(calendars) or "none"
+        text = f"Tool {name}: calendar must name a [calendars.NAME] of this file; there are"
+        raise InvalidTool(f"{text}: {known}.", param="calendar")
+    return {**table, "calendar": calendars[named]}
 
 
 def _tool(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> Tool:

@@ -11,6 +11,7 @@ from datetime import time, timedelta
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from runlane.errors import InvalidTool
+from runlane.tools.calendar import Calendar
 from runlane.tools.context import ToolContext
 from runlane.tools.options import ToolOptions
 from runlane.tools.policy import Policy, PolicyFunction
@@ -40,6 +41,8 @@ def tool(
     approvals: int = 1,
     deadline: timedelta | float | str | time | None = None,
     outcome: Literal["reject", "fail", "escalate"] | None = None,
+    calendar: Calendar | None = None,
+    reminders: Iterable[timedelta | float | str] | None = None,
     timeout: timedelta | float | str | None = None,
     retries: int = 0,
     at_most_once: bool = False,
@@ -68,6 +71,9 @@ def tool(function: Any = None, /, **given: Any) -> Any:
             deadline: for the approval: a `timedelta`, seconds, `"4h"`, or a time of day with zone,
                 `"17:00 Europe/Berlin"`.
             outcome: when it passes: `reject` (default), `fail`, or `escalate` to the next group.
+            calendar: the business hours that deadline and reminders count.
+            reminders: how long after it was asked for a call that still waits is called to mind:
+                durations such as `"1h"`.
             timeout: of one attempt; default 60 s, at most 24 h.
             retries: attempts after one that failed; default 0.
             at_most_once: it must never begin twice.

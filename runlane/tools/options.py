@@ -3,10 +3,11 @@
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from runlane.errors import InvalidTool
+from runlane.tools.calendar import LONGEST, Calendar, read_calendar
 from runlane.tools.deadline import Deadline, DeadlineOutcome, read_deadline, read_duration
 from runlane.tools.policy import Policy, PolicyFunction
 
@@ -16,6 +17,7 @@ MAX_RETRIES = 100
 MAX_APPROVALS = 20
 MAX_NAMES = 100
 MAX_NAME = 255
+MAX_REMINDERS = 20
 _GROUPS_TO_ESCALATE = 2
 
 
@@ -36,6 +38,10 @@ class ToolOptions:
     """None: a call waits as long as its run does."""
     outcome: DeadlineOutcome = DeadlineOutcome.REJECT
     """What happens when the deadline passes."""
+    calendar: Calendar | None = None
+    """Its hours are what deadline and reminders count."""
+    reminders: tuple[timedelta, ...] = ()
+    """How long after it was asked for a call that still waits is called to mind, in order."""
     timeout: timedelta = DEFAULT_TIMEOUT
     """Of one attempt."""
     retries: int = 0
@@ -49,6 +55,35 @@ class ToolOptions:
         if self.policy is None:
             return "unclassified"
         return str(self.policy) if isinstance(self.policy, Policy) else "function"
+
+    def deadlines_of(self, asked_at: float) -> list[float]:
+        """Return when a call's deadlines are, in Unix seconds; none without a deadline.
+
+        With `escalate` there is one for each group, counted from the one before.
+
+        Args:
+            asked_at: when the call was asked for, in Unix seconds.
+        """
+        if self.deadline is None:
+            return []
+        times = len(self.groups) if self.outcome is DeadlineOutcome.ESCALATE else 1
+        found = [datetime.fromtimestamp(asked_at, UTC)]
+        for _ in range(times):
+            found.append(self.deadline.instant(found[-1], self.calendar))
+        return [each.timestamp() for each in found[1:]]
+
+    def reminders_of(self, asked_at: float) -> list[float]:
+        """Return when a call that still waits is called to mind, in Unix seconds and in order.
+
+        Args:
+            asked_at: when the call was asked for, in Unix seconds.
+        """
+        start = datetime.fromtimestamp(asked_at, UTC)
+        due = [Deadline(after=each).instant(start, self.calendar) for each in self.reminders]
+        found = sorted({each.timestamp() for each in due})
+        # Nobody waits any more once the last deadline has passed.
+        until = max(self.deadlines_of(asked_at), default=found[-1] + 1 if found else 0.0)
+        return [each for each in found if each < until]
 
     @classmethod
     def read(cls, tool: str, given: dict[str, Any]) -> "ToolOptions":
@@ -77,6 +112,8 @@ def _check_together(tool: str, options: ToolOptions, given: dict[str, Any]) -> N
         raise _invalid(tool, "retries", "must be 0 for a tool that is at_most_once")
     if "outcome" in given and options.deadline is None:
         raise _invalid(tool, "outcome", "says what happens at the deadline, and there is none")
+    if options.calendar and options.deadline is None and not options.reminders:
+        raise _invalid(tool, "calendar", "counts the hours of deadline and reminders: give one")
     if options.outcome is DeadlineOutcome.ESCALATE and len(options.groups) < _GROUPS_TO_ESCALATE:
         raise _invalid(tool, "outcome", "escalate asks the next group: name at least two in groups")
     if options.approvers and not options.groups and options.approvals > len(options.approvers):
@@ -139,6 +176,16 @@ def _outcome(given: Any) -> DeadlineOutcome:
     return DeadlineOutcome(given)
 
 
+def _reminders(given: Any) -> tuple[timedelta, ...]:
+    limit = f"must be a list of 1 to {MAX_REMINDERS} durations"
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ValueError(limit)
+    found = tuple(sorted({read_duration(each, LONGEST) for each in given}))
+    if not 1 <= len(found) <= MAX_REMINDERS:
+        raise ValueError(limit)
+    return found
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "policy": _policy,
     "read_only": _flag,
@@ -147,6 +194,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "approvals": _number(1, MAX_APPROVALS),
     "deadline": read_deadline,
     "outcome": _outcome,
+    "calendar": read_calendar,
+    "reminders": _reminders,
     "timeout": lambda given: read_duration(given, LONGEST_TIMEOUT),
     "retries": _number(0, MAX_RETRIES),
     "at_most_once": _flag,

@@ -330,7 +330,7 @@ def test_a_bad_declaration_names_file_tool_and_field(tmp_path: Path, table: str,
     ("text", "told"),
     [
         ("[tools", "is not TOML"),
-        ("[toolz.a]", "toolz is not known here; there is only tools"),
+        ("[toolz.a]", "toolz is not known here; there are tools and calendars"),
         ("tools = 1", "tools must be a table"),
         ("[tools]\nwork = 1", "tools.work must be a table"),
         (f'[tools."a b"]\n{URL}', "name must have 1 to 64 characters"),
