@@ -1,6 +1,7 @@
-"""The key that signs checkpoints and exports (Ed25519), and the public one that verifies them.
+"""Keys that sign (Ed25519): checkpoints and exports, and whatever else has a context of its own.
 
-A signature covers what kind of statement it is, so none can be passed off as another.
+A signature covers its context and what kind of statement it is, so none can be passed off as
+another.
 """
 
 import base64
@@ -64,12 +65,20 @@ class PublicKey:
     def has_signed(self, statement: dict[str, Any]) -> bool:
         """Tell whether a statement bears this key's signature."""
         try:
-            signature = base64.b64decode(statement["signature"], validate=True)
+            signed = _signed(statement["type"], statement["body"])
+            return self.verifies(statement["signature"], signed)
+        except (KeyError, TypeError, LedgerError):
+            return False
+
+    def verifies(self, signature: str, message: bytes) -> bool:
+        """Tell whether a signature in base64 is this key's, of these bytes, context included."""
+        try:
+            decoded = base64.b64decode(signature, validate=True)
             # The last character has bits that decode to nothing.
-            if base64.b64encode(signature).decode() != statement["signature"]:
+            if base64.b64encode(decoded).decode() != signature:
                 return False
-            self._key.verify(signature, _signed(statement["type"], statement["body"]))
-        except (InvalidSignature, KeyError, TypeError, ValueError, binascii.Error, LedgerError):
+            self._key.verify(decoded, message)
+        except (InvalidSignature, TypeError, ValueError, binascii.Error):
             return False
         return True
 
@@ -105,13 +114,17 @@ class Signer:
         return cls(key)
 
     @classmethod
-    def in_directory(cls, directory: Path) -> "Signer":
+    def in_directory(cls, directory: Path, file: str = FILE) -> "Signer":
         """Return the key of a data directory, made where there is none; several may ask at once.
+
+        Args:
+            directory: the data directory.
+            file: the key's name in it; one for each purpose.
 
         Raises:
             KeyUnusable: it can't be read or made.
         """
-        path = directory / FILE
+        path = directory / file
         if not path.exists():
             pem = Ed25519PrivateKey.generate().private_bytes(
                 serialization.Encoding.PEM,
@@ -127,8 +140,12 @@ class Signer:
     def sign(self, kind: str, body: dict[str, Any]) -> str:
         """Return a signed statement, as one line of JSON without its end."""
         body = {**body, "signed_by": self.public.id}
-        signature = base64.b64encode(self._key.sign(_signed(kind, body))).decode()
+        signature = self.signature(_signed(kind, body))
         return chain.canonical({"type": kind, "body": body, "signature": signature}).decode()
+
+    def signature(self, message: bytes) -> str:
+        """Return the signature of bytes in base64; they must begin with a context of their own."""
+        return base64.b64encode(self._key.sign(message)).decode()
 
 
 def _signed(kind: str, body: dict[str, Any]) -> bytes:

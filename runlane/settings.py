@@ -70,6 +70,8 @@ class Settings:
     | `RUNLANE_LOG_FORMAT` | `text` (default) or `json` |
     | `RUNLANE_TOOLS` | `shop.tools,…`: modules in which `@runlane.tool` declares tools |
     | `RUNLANE_CONFIG_FILE` | declares HTTP tools; default `runlane.toml`, where there is one |
+    | `RUNLANE_DECISION_KEY` | a file with the private key that signs decisions |
+    | `RUNLANE_DECISION_PUBLIC_KEYS` | a file with the public ones, by which workers know them |
     | `RUNLANE_DEPLOYMENT_NAME` | of Temporal's worker deployment, for versioned workers |
     | `RUNLANE_BUILD_ID` | this worker's version in it; both or none |
     """
@@ -104,6 +106,9 @@ class Settings:
     """Import paths of modules; `runlane.tools.loading` imports them."""
     config_file: Path | None = None
     """None: nobody said; `runlane.tools.loading` then looks in the working directory."""
+    decision_key: Path | None = None
+    """None, as is the next: `runlane.decisions.keys` then looks in the data directory."""
+    decision_public_keys: Path | None = None
     deployment_name: str | None = None
     build_id: str | None = None
     """None, as is the deployment's name: the worker is not versioned."""
@@ -184,6 +189,8 @@ class Settings:
             ),
             tools=read("RUNLANE_TOOLS", values.modules),
             config_file=read("RUNLANE_CONFIG_FILE", values.path),
+            decision_key=read("RUNLANE_DECISION_KEY", values.path),
+            decision_public_keys=read("RUNLANE_DECISION_PUBLIC_KEYS", values.path),
             deployment_name=value.get("RUNLANE_DEPLOYMENT_NAME"),
             build_id=value.get("RUNLANE_BUILD_ID"),
         )

@@ -45,6 +45,8 @@ def test_every_variable_reaches_its_field() -> None:
             "RUNLANE_TASK_QUEUE": "night",
             "RUNLANE_DATA_DIR": "/srv/runlane",
             "RUNLANE_PAYLOAD_STORE": "s3://bucket/a/b/",
+            "RUNLANE_DECISION_KEY": "/run/decision.key",
+            "RUNLANE_DECISION_PUBLIC_KEYS": "/run/decision.pub",
             "RUNLANE_DATABASE_URL": "postgresql://me:secret@db/ledger",
             "RUNLANE_UPSTREAM_MAX_CONCURRENCY": "40",
             "RUNLANE_UPSTREAM_RPS": "0.5",
@@ -70,6 +72,8 @@ def test_every_variable_reaches_its_field() -> None:
         data_dir=Path("/srv/runlane"),
         payload_store=S3Location(bucket="bucket", prefix="a/b"),
         database_url="postgresql://me:secret@db/ledger",
+        decision_key=Path("/run/decision.key"),
+        decision_public_keys=Path("/run/decision.pub"),
         upstream_max_concurrency=40,
         upstream_rps=0.5,
         encryption_keys=(
