@@ -19,6 +19,7 @@ from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
+from activities.notify import NotifyActivities
 from activities.runs import RunActivities
 from activities.tools import ToolActivities
 from runlane import key_check, search_attributes
@@ -34,7 +35,8 @@ from runlane.temporal import connect
 from runlane.tools import loading
 from runlane.tools.toolbox import RegisteredTools
 from runlane.upstream import open_upstream
-from workflows.contract import poll_task_queue
+from runlane.webhooks import receivers
+from workflows.contract import notify_task_queue, poll_task_queue
 from workflows.run import RunWorkflow
 
 WORKFLOWS: Sequence[type] = (RunWorkflow,)
@@ -62,13 +64,24 @@ def build_workers(
     *,
     task_queue: str,
     tools: ToolActivities | None = None,
+    notify: NotifyActivities | None = None,
     max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
     deployment: WorkerDeploymentConfig | None = None,
 ) -> list[Worker]:
-    """Return the workers of one process: one for workflows and effects, one for polls.
+    """Return the workers of one process: one for workflows and effects, others beside it.
 
-    Both are of one version of one deployment, if of any: Temporal finds an activity's worker by
-    the version that its workflow is on.
+    Those have a queue and slots of their own, so that what waits in one holds up no other. All are
+    of one version of one deployment, if of any: Temporal finds an activity's worker by the version
+    that its workflow is on.
+
+    Args:
+        client: The connection.
+        activities: Effects and polls.
+        task_queue: Of workflows and effects; the others' names begin with it.
+        tools: Of this process; none leaves each call to the caller.
+        notify: None where this process has no webhooks: it leaves notices to those that have.
+        max_cached_workflows: Runs kept in memory.
+        deployment: For versioned workers.
     """
     tools = tools or ToolActivities()
     effects: list[Callable[..., Awaitable[object]]] = [
@@ -79,7 +92,21 @@ def build_workers(
         tools.classify,
         tools.call,
     ]
-    return [
+
+    def beside(queue: str, activity: Callable[..., Awaitable[object]], slots: int) -> Worker:
+        return Worker(
+            client,
+            task_queue=queue,
+            activities=[activity],
+            max_concurrent_activities=slots,
+            interceptors=[ActivitySubjects()],
+            graceful_shutdown_timeout=GRACE,
+            max_heartbeat_throttle_interval=timedelta(seconds=1),
+            default_heartbeat_throttle_interval=timedelta(seconds=1),
+            deployment_config=deployment,
+        )
+
+    workers = [
         Worker(
             client,
             task_queue=task_queue,
@@ -100,18 +127,11 @@ def build_workers(
             default_heartbeat_throttle_interval=timedelta(seconds=1),
             deployment_config=deployment,
         ),
-        Worker(
-            client,
-            task_queue=poll_task_queue(task_queue),
-            activities=[activities.retrieve],
-            max_concurrent_activities=MAX_POLLS,
-            interceptors=[ActivitySubjects()],
-            graceful_shutdown_timeout=GRACE,
-            max_heartbeat_throttle_interval=timedelta(seconds=1),
-            default_heartbeat_throttle_interval=timedelta(seconds=1),
-            deployment_config=deployment,
-        ),
+        beside(poll_task_queue(task_queue), activities.retrieve, MAX_POLLS),
     ]
+    if notify is not None:
+        workers.append(beside(notify_task_queue(task_queue), notify.send, MAX_NOTICES))
+    return workers
 
 
 def deployment(settings: Settings) -> WorkerDeploymentConfig | None:
@@ -147,6 +167,7 @@ async def run(
         CannotDecrypt: A run of the queue is encrypted with a key that this process hasn't got.
     """
     tools = RegisteredTools(loading.load(settings))
+    webhooks = receivers(settings)
     async with (
         open_upstream(settings, on_exchange=metrics.count_exchange) as upstream,
         Monitor(settings.metrics_address) as monitor,
@@ -160,6 +181,7 @@ async def run(
             RunActivities(upstream),
             task_queue=settings.task_queue,
             tools=ToolActivities(tools),
+            notify=NotifyActivities(webhooks) if webhooks else None,
             deployment=deployment(settings),
         )
         serving = [asyncio.create_task(worker.run()) for worker in workers]

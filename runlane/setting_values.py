@@ -17,6 +17,9 @@ from runlane.durations import DurationError, parse_duration
 
 KEY_BYTES = 32
 """Of an encryption key: AES-256."""
+WEBHOOK_SECRET_BYTES = (24, 64)
+"""The fewest and the most, as Standard Webhooks has it."""
+MAX_WEBHOOKS = 10
 
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HIGHEST_PORT = 65_535
@@ -120,6 +123,50 @@ def url(variable: str, text: str | None) -> str | None:
             variable, "ends in a query; put a version into RUNLANE_UPSTREAM_API_VERSION."
         )
     return text.rstrip("/")
+
+
+def webhook_urls(variable: str, text: str | None) -> tuple[str, ...]:
+    """Read URLs separated by commas; none is repeated, for who knows one may post there."""
+    found: list[str] = []
+    for number, part in enumerate((text or "").split(","), start=1):
+        if not (url := part.strip()):
+            continue
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
+            usable = usable and parts.port != 0 and url.isascii() and url.isprintable()
+        except ValueError:
+            usable = False
+        if not usable or " " in url:
+            problem = f"URL {number} is not of the form https://host[:port][/path][?query]."
+            raise SettingsError(variable, problem)
+        if parts.username is not None or parts.password is not None or parts.fragment:
+            problem = f"URL {number} holds credentials or a fragment, which no request carries."
+            raise SettingsError(variable, problem)
+        if url not in found:
+            found.append(url)
+    if len(found) > MAX_WEBHOOKS:
+        raise SettingsError(variable, f"holds {len(found)} URLs; {MAX_WEBHOOKS} is the limit.")
+    return tuple(found)
+
+
+def webhook_secrets(variable: str, text: str | None) -> tuple[str, ...]:
+    """Read keys of Standard Webhooks, `whsec_…`, separated by commas or lines."""
+    found: list[str] = []
+    for number, part in enumerate(re.split(r"[,\s]+", (text or "").strip()), start=1):
+        if not part:
+            continue
+        try:
+            key = base64.b64decode(part.removeprefix("whsec_"), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        least, most = WEBHOOK_SECRET_BYTES
+        if not part.startswith("whsec_") or not least <= len(key) <= most:
+            problem = f"number {number} is not whsec_ and {least} to {most} bytes in base64"
+            raise SettingsError(variable, f"{problem}. Make one: whsec_$(openssl rand -base64 32)")
+        if part not in found:
+            found.append(part)
+    return tuple(found)
 
 
 def database_url(variable: str, text: str | None) -> str | None:

@@ -72,6 +72,9 @@ class Settings:
     | `RUNLANE_CONFIG_FILE` | declares HTTP tools; default `runlane.toml`, where there is one |
     | `RUNLANE_DECISION_KEY` | a file with the private key that signs decisions |
     | `RUNLANE_DECISION_PUBLIC_KEYS` | a file with the public ones, by which workers know them |
+    | `RUNLANE_WEBHOOK_URL` | `https://host/path,…`: who gets notices about approvals |
+    | `RUNLANE_WEBHOOK_SECRET` | `whsec_…`, with which they are signed; several while it changes |
+    | `RUNLANE_WEBHOOK_SECRET_FILE` | a file that holds it; not together with the former |
     | `RUNLANE_DEPLOYMENT_NAME` | of Temporal's worker deployment, for versioned workers |
     | `RUNLANE_BUILD_ID` | this worker's version in it; both or none |
     """
@@ -109,6 +112,11 @@ class Settings:
     decision_key: Path | None = None
     """None, as is the next: `runlane.decisions.keys` then looks in the data directory."""
     decision_public_keys: Path | None = None
+    webhook_urls: tuple[str, ...] = field(default=(), repr=False)
+    """Empty: nobody gets notices. Who knows such a URL can often post there."""
+    webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
+    """As given inline; ask `read_webhook_secrets`, which knows the file too."""
+    webhook_secret_file: Path | None = None
     deployment_name: str | None = None
     build_id: str | None = None
     """None, as is the deployment's name: the worker is not versioned."""
@@ -144,6 +152,30 @@ class Settings:
         return values.encryption_keys(
             variable, values.secret_file(variable, self.encryption_keys_file)
         )
+
+    def read_webhook_secrets(self) -> tuple[str, ...]:
+        """The keys that notices are signed with, each of them; empty when none is set.
+
+        Raises:
+            SettingsError: their file can't be read, or doesn't hold such keys.
+        """
+        if self.webhook_secret_file is None:
+            return self.webhook_secrets
+        variable = "RUNLANE_WEBHOOK_SECRET_FILE"
+        return values.webhook_secrets(
+            variable, values.secret_file(variable, self.webhook_secret_file)
+        )
+
+    def read_database_url(self) -> str | None:
+        """The URL of the ledger's PostgreSQL; None: it is a file in the data directory.
+
+        Raises:
+            SettingsError: the file can't be read, or doesn't hold such a URL.
+        """
+        if self.database_url_file is None:
+            return self.database_url
+        variable = "RUNLANE_DATABASE_URL_FILE"
+        return values.database_url(variable, values.secret_file(variable, self.database_url_file))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -191,6 +223,9 @@ class Settings:
             config_file=read("RUNLANE_CONFIG_FILE", values.path),
             decision_key=read("RUNLANE_DECISION_KEY", values.path),
             decision_public_keys=read("RUNLANE_DECISION_PUBLIC_KEYS", values.path),
+            webhook_urls=read("RUNLANE_WEBHOOK_URL", values.webhook_urls),
+            webhook_secrets=read("RUNLANE_WEBHOOK_SECRET", values.webhook_secrets),
+            webhook_secret_file=read("RUNLANE_WEBHOOK_SECRET_FILE", values.path),
             deployment_name=value.get("RUNLANE_DEPLOYMENT_NAME"),
             build_id=value.get("RUNLANE_BUILD_ID"),
         )
@@ -198,7 +233,11 @@ class Settings:
 
 def _check_together(value: Mapping[str, str]) -> None:
     """Refuse values of which each is good, and both together contradict each other."""
-    for name in ("RUNLANE_UPSTREAM_API_KEY", "RUNLANE_ENCRYPTION_KEYS"):
+    secrets = (
+        "RUNLANE_UPSTREAM_API_KEY", "RUNLANE_ENCRYPTION_KEYS", "RUNLANE_WEBHOOK_SECRET",
+        "RUNLANE_DATABASE_URL",
+    )  # fmt: skip
+    for name in secrets:
         if name in value and f"{name}_FILE" in value:
             raise SettingsError(f"{name}_FILE", f"set together with {name}; unset one of them.")
     if value.get("RUNLANE_UPSTREAM_AUTH") == UpstreamAuth.AZURE and (

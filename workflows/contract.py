@@ -59,6 +59,19 @@ def poll_task_queue(task_queue: str) -> str:
     return f"{task_queue}-poll"
 
 
+def tools_task_queue(task_queue: str) -> str:
+    """Return the queue of tools, which have slots of their own: some run for hours."""
+    return f"{task_queue}-tools"
+
+
+def notify_task_queue(task_queue: str) -> str:
+    """Return the queue of notices, served by the workers that have webhooks.
+
+    A receiver that hangs takes slots, and no tool's and no effect's.
+    """
+    return f"{task_queue}-notify"
+
+
 def derive_run_id(owner: str, idempotency_key: str) -> str:
     """Return the run id that belongs to an owner's idempotency key; the same one for ever."""
     digest = hashlib.sha256(f"{owner}\0{idempotency_key}".encode()).digest()

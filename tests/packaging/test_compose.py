@@ -124,7 +124,7 @@ def test_every_setting_of_a_worker_can_be_made() -> None:
     read = set(re.findall(r"\bRUNLANE_[A-Z0-9_]+\b", Settings.__doc__ or ""))
     in_image = set(dockerfile()[-1].environment())
     # In a container, keys come from `.env`, or in files that one's own override file mounts.
-    files = {"RUNLANE_UPSTREAM_API_KEY_FILE", "RUNLANE_ENCRYPTION_KEYS_FILE"}
+    files = {name for name in read if name.endswith("_FILE")}
     # Read by whoever creates runs, and by no worker.
     callers = {"RUNLANE_TOOLS", "RUNLANE_CONFIG_FILE"}
 

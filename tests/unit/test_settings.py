@@ -18,6 +18,7 @@ from runlane.settings import (
 
 KEY = base64.b64encode(b"k" * 32).decode()
 URL_SAFE_KEY = base64.urlsafe_b64encode(b"\xff" * 32).decode()
+WEBHOOK_SECRET = f"whsec_{KEY}"
 SECRET_PAIR = f"secret:{KEY}"
 
 
@@ -57,6 +58,8 @@ def test_every_variable_reaches_its_field() -> None:
             "RUNLANE_LOG_FORMAT": "json",
             "RUNLANE_TOOLS": "shop.tools, billing ,shop.tools,",
             "RUNLANE_CONFIG_FILE": "/etc/runlane.toml",
+            "RUNLANE_WEBHOOK_URL": "https://a.test/hook?key=1, http://b.test",
+            "RUNLANE_WEBHOOK_SECRET": WEBHOOK_SECRET,
             "RUNLANE_DEPLOYMENT_NAME": "runlane",
             "RUNLANE_BUILD_ID": "2026-11-22",
         }
@@ -86,6 +89,8 @@ def test_every_variable_reaches_its_field() -> None:
         log_format=LogFormat.JSON,
         tools=("shop.tools", "billing"),
         config_file=Path("/etc/runlane.toml"),
+        webhook_urls=("https://a.test/hook?key=1", "http://b.test"),
+        webhook_secrets=(WEBHOOK_SECRET,),
         deployment_name="runlane",
         build_id="2026-11-22",
     )
@@ -147,6 +152,14 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("RUNLANE_METRICS_ADDRESS", "host:65536"),
         ("RUNLANE_LOG_FORMAT", "xml"),
         ("RUNLANE_TOOLS", "shop/tools.py"),
+        ("RUNLANE_WEBHOOK_URL", "a.test/secret"),
+        ("RUNLANE_WEBHOOK_URL", "https://a.test:port/secret"),
+        ("RUNLANE_WEBHOOK_URL", "https://me:secret@a.test"),
+        ("RUNLANE_WEBHOOK_URL", "https://a.test/sec\nret"),
+        ("RUNLANE_WEBHOOK_URL", ",".join(f"https://a.test/secret/{n}" for n in range(11))),
+        ("RUNLANE_WEBHOOK_SECRET", KEY),
+        ("RUNLANE_WEBHOOK_SECRET", f"whsec_{KEY[:-6]}"),
+        ("RUNLANE_WEBHOOK_SECRET", "whsec_c2VjcmV0"),
         ("RUNLANE_TOOLS", "shop..tools"),
     ],
 )
@@ -175,6 +188,10 @@ def test_a_bad_value_names_its_variable(variable: str, value: str) -> None:
             {"RUNLANE_ENCRYPTION_KEYS": f"a:{KEY}", "RUNLANE_ENCRYPTION_KEYS_FILE": "/k"},
             "RUNLANE_ENCRYPTION_KEYS_FILE",
         ),
+        (
+            {"RUNLANE_WEBHOOK_SECRET": WEBHOOK_SECRET, "RUNLANE_WEBHOOK_SECRET_FILE": "/k"},
+            "RUNLANE_WEBHOOK_SECRET_FILE",
+        ),
         ({"RUNLANE_DEPLOYMENT_NAME": "runlane"}, "RUNLANE_BUILD_ID"),
         ({"RUNLANE_BUILD_ID": "1"}, "RUNLANE_DEPLOYMENT_NAME"),
     ],
@@ -193,6 +210,8 @@ def test_the_key_is_never_printed() -> None:
             "RUNLANE_ENCRYPTION_KEYS": f"a:{KEY}",
             "RUNLANE_CODEC_TOKEN": "hush-hush-too",
             "RUNLANE_DATABASE_URL": "postgresql://me:hush-hush@db/ledger",
+            "RUNLANE_WEBHOOK_URL": "https://a.test/hush-hush",
+            "RUNLANE_WEBHOOK_SECRET": WEBHOOK_SECRET,
         }
     )
 
@@ -200,6 +219,7 @@ def test_the_key_is_never_printed() -> None:
     assert "hush-hush" not in repr(settings)
     assert "kkkk" not in repr(settings)
     assert "kkkk" not in repr(settings.encryption_keys)
+    assert WEBHOOK_SECRET not in repr(settings)
 
 
 def test_the_key_file_is_read_when_asked(tmp_path: Path) -> None:
