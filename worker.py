@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import NoReturn
 
@@ -21,10 +22,12 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from activities.notify import NotifyActivities
 from activities.runs import RunActivities
-from activities.tools import ToolActivities
+from activities.tool_calls import ToolActivities
+from ledger import Ledger
 from runlane import key_check, search_attributes
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 from runlane.leaving import leave
+from runlane.ledger_access import open_ledger
 from runlane.monitoring import logs, metrics
 from runlane.monitoring.monitor import Monitor
 from runlane.monitoring.subject import ActivitySubjects
@@ -46,6 +49,8 @@ MAX_EFFECTS = 1000
 upstream doesn't fill them. How much it is asked at once is limited in its client."""
 MAX_POLLS = 600
 """Attached polls that one worker holds at a time; they have a queue and slots of their own."""
+MAX_NOTICES = 20
+"""Notices that one worker sends at a time; those to a receiver that hangs wait for each other."""
 MAX_CACHED_WORKFLOWS = 600
 """Runs that one worker keeps in memory, 0.2 MB each; one beyond them is replayed when it goes on.
 As many as can have an attached poll."""
@@ -62,6 +67,7 @@ def build_workers(
     client: Client,
     activities: RunActivities,
     *,
+    ledger: Ledger,
     task_queue: str,
     tools: ToolActivities | None = None,
     notify: NotifyActivities | None = None,
@@ -77,6 +83,7 @@ def build_workers(
     Args:
         client: The connection.
         activities: Effects and polls.
+        ledger: Open for as long as they run.
         task_queue: Of workflows and effects; the others' names begin with it.
         tools: Of this process; none leaves each call to the caller.
         notify: None where this process has no webhooks: it leaves notices to those that have.
@@ -165,20 +172,26 @@ async def run(
         TemporalUnreachable: Temporal doesn't answer.
         SearchAttributesMissing: The namespace lacks them and we may not register them.
         CannotDecrypt: A run of the queue is encrypted with a key that this process hasn't got.
+        LedgerUnreachable: The ledger doesn't answer.
+        LedgerUnusable: The ledger is a newer Runlane's.
     """
     tools = RegisteredTools(loading.load(settings))
     webhooks = receivers(settings)
     async with (
         open_upstream(settings, on_exchange=metrics.count_exchange) as upstream,
         Monitor(settings.metrics_address) as monitor,
+        AsyncExitStack() as stack,
     ):
         client = await connect(settings)
         if not await search_attributes.registered(client):
             await search_attributes.register(client)
         await key_check.check(client, settings.task_queue)
+        ledger = await open_ledger(settings, client)
+        stack.push_async_callback(ledger.close)
         workers = build_workers(
             client,
-            RunActivities(upstream),
+            RunActivities(upstream, ledger),
+            ledger=ledger,
             task_queue=settings.task_queue,
             tools=ToolActivities(tools),
             notify=NotifyActivities(webhooks) if webhooks else None,
@@ -200,7 +213,20 @@ async def run(
         monitor.end()
         stopping.cancel()
         watching.cancel()
-        return await shut_down(workers, serving)
+        in_time = await shut_down(workers, serving)
+        stack.pop_all()
+        return await _closed(ledger) and in_time
+
+
+async def _closed(ledger: Ledger) -> bool:
+    """Close the ledger, and tell whether it did in time: a database may be frozen."""
+    closing = asyncio.ensure_future(ledger.close())
+    done, _ = await asyncio.wait([closing], timeout=MARGIN.total_seconds())
+    if not done:
+        _logger.warning("The ledger didn't close in time; leaving it", extra={"action": "left"})
+        return False
+    closing.result()
+    return True
 
 
 async def shut_down(workers: Sequence[Worker], serving: Sequence[asyncio.Task[None]]) -> bool:

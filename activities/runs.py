@@ -31,6 +31,7 @@ from activities.contract import (
 )
 from activities.heartbeat import POLL_BEAT, heartbeating, see_through, spent
 from activities.polling import poll_interval
+from ledger import Ledger
 from runsapi import (
     APIConnectionError,
     APIStatusError,
@@ -50,10 +51,12 @@ class RunActivities:
 
     Args:
         upstream: The connection; its client makes no retries of its own, for Temporal does.
+        ledger: Where the audit trail and the runs stand.
     """
 
-    def __init__(self, upstream: Assistants) -> None:
+    def __init__(self, upstream: Assistants, ledger: Ledger) -> None:
         self._runs = upstream.runs
+        self._ledger = ledger
         self._upstream = Upstream(name=upstream.name, url=upstream.url)
 
     @activity.defn(name="runs.create")

@@ -8,6 +8,8 @@ from benchmarks.figures import Row, Target
 from benchmarks.parts import Site
 from benchmarks.upstream import new_thread
 from runlane import requests
+from runlane.ledger_access import open_ledger
+from runlane.settings import Settings
 from runsapi import Assistants
 from tests.skipping import SkippingServer, chain, skipping_server
 from worker import build_workers, shut_down
@@ -32,10 +34,11 @@ async def measure(site: Site, *, quick: bool) -> list[Row]:
     async with (
         skipping_server(site.data_dir) as server,
         Assistants(site.upstream.url) as upstream,
+        await open_ledger(Settings(data_dir=site.data_dir)) as ledger,
     ):
         task_queue = f"week-{secrets.token_hex(4)}"
-        activities = RunActivities(upstream)
-        workers = build_workers(server.client, activities, task_queue=task_queue)
+        activities = RunActivities(upstream, ledger)
+        workers = build_workers(server.client, activities, ledger=ledger, task_queue=task_queue)
         serving = [asyncio.create_task(worker.run()) for worker in workers]
         try:
             events = await _events(site, server, task_queue, assistant_id, hours)

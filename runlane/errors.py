@@ -15,8 +15,10 @@
     │   ├── TemporalUnreachable
     │   ├── NamespaceMissing
     │   ├── UpstreamUnreachable
+    │   ├── LedgerUnreachable
     │   └── NoWorker
     ├── CannotDecrypt          give this process the key that it lacks; nothing is lost
+    ├── LedgerUnusable         start the newer Runlane, or install what is missing
     ├── PayloadStoreError      (in `payload_store`) bring the store back; nothing is lost
     ├── StartUncertain         the run may or may not exist; the message names it
     └── WaitTimeout            the caller's own patience ended; carries what was seen last
@@ -183,6 +185,12 @@ class UpstreamUnreachable(Unreachable):
     code = "upstream_unreachable"
 
 
+class LedgerUnreachable(Unreachable):
+    """The ledger doesn't answer, or can't be written. Start its server, or make room for it."""
+
+    code = "ledger_unreachable"
+
+
 class NoWorker(Unreachable):
     """No worker takes the run's messages. Start one with `runlane worker`, then call again."""
 
@@ -205,6 +213,13 @@ class CannotDecrypt(RunlaneError):
         super().__init__(f"{variable}: {problem}", param=variable)
         self.key_id = key_id
         self.problem = problem
+
+
+class LedgerUnusable(RunlaneError):
+    """The ledger answers, and this program can't use it; the message says why and what to do."""
+
+    type = "configuration_error"
+    code = "ledger_unusable"
 
 
 class StartUncertain(RunlaneError):

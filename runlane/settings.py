@@ -61,6 +61,7 @@ class Settings:
     | `RUNLANE_TASK_QUEUE` | Temporal task queue; default `runlane`; polls use `<queue>-poll` |
     | `RUNLANE_DATA_DIR` | directory of the embedded server's state and of big payloads |
     | `RUNLANE_DATABASE_URL` | `postgresql://…`: the ledger there, not in the data directory |
+    | `RUNLANE_DATABASE_URL_FILE` | a file that holds the URL; not together with the former |
     | `RUNLANE_PAYLOAD_STORE` | `s3://bucket/prefix`: big payloads there instead (`runlane[s3]`) |
     | `RUNLANE_ENCRYPTION_KEYS` | `id:key,…`, keys of 32 bytes in base64; the first encrypts |
     | `RUNLANE_ENCRYPTION_KEYS_FILE` | a file that holds them; not together with the former |
@@ -94,7 +95,8 @@ class Settings:
     data_dir: Path | None = None
     """None: nobody said; `runlane.temporal.connect` then asks the namespace."""
     database_url: str | None = field(default=None, repr=False)
-    """Of the ledger, password included. None: it is a file in the data directory."""
+    """As given inline, password included; ask `read_database_url`, which knows the file too."""
+    database_url_file: Path | None = None
     payload_store: S3Location | None = None
     """None: big payloads lie under the data directory."""
     encryption_keys: tuple[EncryptionKey, ...] = ()
@@ -210,6 +212,7 @@ class Settings:
             task_queue=value.get("RUNLANE_TASK_QUEUE", DEFAULT_TASK_QUEUE),
             data_dir=read("RUNLANE_DATA_DIR", values.path),
             database_url=read("RUNLANE_DATABASE_URL", values.database_url),
+            database_url_file=read("RUNLANE_DATABASE_URL_FILE", values.path),
             payload_store=read("RUNLANE_PAYLOAD_STORE", values.s3_location),
             encryption_keys=read("RUNLANE_ENCRYPTION_KEYS", values.encryption_keys),
             encryption_keys_file=read("RUNLANE_ENCRYPTION_KEYS_FILE", values.path),

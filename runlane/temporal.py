@@ -139,6 +139,16 @@ async def connect(
     return Client(**arguments)
 
 
+async def find_data_dir(client: Client) -> Path | None:
+    """Return the data directory of a client's embedded server, if it is here and this user's.
+
+    Raises:
+        TemporalUnreachable: it doesn't answer.
+    """
+    address = client.service_client.config.target_host
+    return await _namespace_data_dir(client, address, CONNECT_TIMEOUT, has_keys=True)
+
+
 async def find_converter(
     settings: Settings, *, environ: Mapping[str, str] = os.environ
 ) -> DataConverter:

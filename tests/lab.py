@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -22,8 +23,10 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.runs import RunActivities
-from activities.tools import ToolActivities
+from activities.tool_calls import ToolActivities
+from ledger import Ledger
 from runsapi import Assistants
+from tests.ledgers import new_directory, open_in
 from tests.simulator_process import SimulatorProcess
 from worker import MAX_CACHED_WORKFLOWS, build_workers, shut_down
 from workflows.contract import (
@@ -61,6 +64,16 @@ class Lab:
         self.thread_id = f"thread_{token}"
         self.assistant_id = f"asst_{token}"
         self.task_queue = f"tq-{token}"
+        self.ledger: Ledger
+        """Open while a worker serves; what was written is there for the next worker too."""
+        self._ledger_directory: Path | None = None
+
+    @asynccontextmanager
+    async def open_ledger(self) -> AsyncIterator[Ledger]:
+        """Open this lab's ledger, one of its own."""
+        self._ledger_directory = self._ledger_directory or new_directory()
+        async with await open_in(self._ledger_directory) as self.ledger:
+            yield self.ledger
 
     @asynccontextmanager
     async def worker(
@@ -73,9 +86,12 @@ class Lab:
         tools: ToolActivities | None = None,
     ) -> AsyncIterator[None]:
         """Serve this lab's task queue as production does, by several workers side by side."""
-        async with Assistants(
-            upstream_url or self.simulator.url, timeout=20, http_client=http_client
-        ) as upstream:
+        async with (
+            Assistants(
+                upstream_url or self.simulator.url, timeout=20, http_client=http_client
+            ) as upstream,
+            self.open_ledger() as ledger,
+        ):
             # Two workers of one queue each need a connection of their own.
             clients = [self.client, *[await _another(self.client) for _ in range(workers - 1)]]
             parts = [
@@ -83,7 +99,8 @@ class Lab:
                 for client in clients
                 for part in build_workers(
                     client,
-                    RunActivities(upstream),
+                    RunActivities(upstream, ledger),
+                    ledger=ledger,
                     task_queue=self.task_queue,
                     tools=tools,
                     max_cached_workflows=max_cached_workflows,

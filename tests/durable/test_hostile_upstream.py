@@ -95,13 +95,15 @@ def served(client: Client, simulator: SimulatorProcess) -> Callable[[Clone], Any
         lab = Lab(client, simulator)
         http = httpx.AsyncClient(transport=httpx.MockTransport(clone))
         upstream = Assistants("http://clone/v1", http_client=http)
-        workers = build_workers(client, RunActivities(upstream), task_queue=lab.task_queue)
-        serving = [asyncio.create_task(worker.run()) for worker in workers]
-        try:
-            yield lab
-        finally:
-            await asyncio.gather(*(worker.shutdown() for worker in workers))
-            await asyncio.gather(*serving)
+        async with lab.open_ledger() as ledger:
+            activities = RunActivities(upstream, ledger)
+            workers = build_workers(client, activities, ledger=ledger, task_queue=lab.task_queue)
+            serving = [asyncio.create_task(worker.run()) for worker in workers]
+            try:
+                yield lab
+            finally:
+                await asyncio.gather(*(worker.shutdown() for worker in workers))
+                await asyncio.gather(*serving)
 
     return serve
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from pathlib import Path
 from typing import Any
 
 from temporalio.testing import ActivityEnvironment
@@ -10,6 +11,7 @@ from activities.contract import CreateInput, RetrieveInput, Target, Upstream
 from activities.heartbeat import HEARTBEAT_TIMEOUT, POLL_BEAT, heartbeating
 from activities.runs import RunActivities
 from runsapi import Assistants
+from tests.ledgers import open_in
 from tests.simulator_process import SimulatorProcess
 
 
@@ -46,15 +48,15 @@ def test_a_beat_of_a_poll_may_fail_to_come() -> None:
 
 
 async def test_a_look_that_brings_the_poll_back_is_not_told_by_heartbeat(
-    simulator: SimulatorProcess,
+    simulator: SimulatorProcess, tmp_path: Path
 ) -> None:
     """Its result tells more; what an attached poll stays for is told (see `test_polling`)."""
     thread_id, assistant_id = f"thread_{secrets.token_hex(6)}", f"asst_{secrets.token_hex(6)}"
     beats: list[Any] = []
     environment = ActivityEnvironment()
     environment.on_heartbeat = lambda *details: beats.append(details)
-    async with Assistants(simulator.url) as upstream:
-        activities = RunActivities(upstream)
+    async with Assistants(simulator.url) as upstream, await open_in(tmp_path) as ledger:
+        activities = RunActivities(upstream, ledger)
         created = await environment.run(
             activities.create,
             CreateInput(

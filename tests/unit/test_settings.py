@@ -185,6 +185,13 @@ def test_a_bad_value_names_its_variable(variable: str, value: str) -> None:
             "RUNLANE_UPSTREAM_AUTH",
         ),
         (
+            {
+                "RUNLANE_DATABASE_URL": "postgresql://db/ledger",
+                "RUNLANE_DATABASE_URL_FILE": "/url",
+            },
+            "RUNLANE_DATABASE_URL_FILE",
+        ),
+        (
             {"RUNLANE_ENCRYPTION_KEYS": f"a:{KEY}", "RUNLANE_ENCRYPTION_KEYS_FILE": "/k"},
             "RUNLANE_ENCRYPTION_KEYS_FILE",
         ),

@@ -1,0 +1,109 @@
+"""Where the ledger lies, with what its contents are sealed, and what is said when it can't be."""
+
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ledger import Ledger, Location
+from ledger.contents import digest_of
+from ledger.run_record import RunRecord
+from runlane import key_file
+from runlane.errors import CannotDecrypt, LedgerUnreachable, LedgerUnusable
+from runlane.ledger_access import KeySealing, open_ledger
+from runlane.settings import EncryptionKey, Settings, SettingsError
+
+SECRET = "arguments that nobody else may read"
+OLD, NEW = (EncryptionKey(name, name[0].encode() * 32) for name in ("old", "new"))
+NOW = datetime.now(UTC)
+RUN = RunRecord(run_id="run_1", status="queued", created_at=NOW, updated_at=NOW, contents=SECRET)
+
+
+async def test_it_lies_in_the_data_directory_sealed_by_its_key(tmp_path: Path) -> None:
+    key_file.make(tmp_path)
+    async with await open_ledger(Settings(data_dir=tmp_path)) as ledger:
+        await ledger.runs.record(RUN)
+        assert tmp_path / "ledger.db" == ledger.location.file
+    stored = b"".join(path.read_bytes() for path in tmp_path.glob("ledger.db*"))
+    assert SECRET.encode() not in stored
+
+    async with await open_ledger(Settings(data_dir=tmp_path)) as ledger:
+        found = await ledger.runs.find("run_1")
+    assert found is not None
+    assert SECRET == found.contents
+
+
+async def test_the_url_goes_before_the_data_directory(
+    postgres_location: Location, tmp_path: Path
+) -> None:
+    url = postgres_location.url.set(drivername="postgresql")
+    file = tmp_path / "url"
+    file.write_text(url.render_as_string(hide_password=False) + "\n")
+    settings = Settings.from_env(
+        {"RUNLANE_DATABASE_URL_FILE": str(file), "RUNLANE_DATA_DIR": str(tmp_path / "data")}
+    )
+    async with await open_ledger(settings) as ledger:
+        assert not ledger.location.is_sqlite
+        await ledger.runs.record(RUN)
+
+
+async def test_nobody_says_where_it_lies() -> None:
+    with pytest.raises(SettingsError, match=r"^RUNLANE_DATABASE_URL: .*RUNLANE_DATA_DIR"):
+        await open_ledger(Settings())
+
+
+async def test_a_password_is_told_to_nobody(tmp_path: Path) -> None:
+    settings = Settings(database_url="postgresql://me:hunter2@127.0.0.1:1/ledger")
+    with pytest.raises(LedgerUnreachable, match=r"PostgreSQL 127.0.0.1:1/ledger") as caught:
+        await open_ledger(settings)
+    assert "hunter2" not in str(caught.value) + repr(settings) + str(caught.value.as_json())
+
+    file = tmp_path / "url"
+    file.write_text("mysql://me:hunter2@db/ledger")
+    with pytest.raises(SettingsError, match=r"^RUNLANE_DATABASE_URL_FILE: must be") as refused:
+        await open_ledger(Settings(database_url_file=file))
+    assert "hunter2" not in str(refused.value)
+
+
+async def test_what_cannot_be_opened_is_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LedgerUnreachable, match="can't be made"):
+        await open_ledger(Settings(data_dir=tmp_path / "file"))
+
+    await (await open_ledger(Settings(data_dir=tmp_path))).close()
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(LedgerUnusable, match="has schema 9999"):
+        await open_ledger(Settings(data_dir=tmp_path))
+
+
+async def test_keys_change_one_after_the_other(tmp_path: Path) -> None:
+    async def text(ledger: Ledger, name: str) -> str | None:
+        return await ledger.contents.read(name, digest_of(SECRET))
+
+    for name, keys in (("plain", ()), ("old", (OLD,)), ("new", (NEW, OLD))):
+        async with await open_ledger(Settings(data_dir=tmp_path, encryption_keys=keys)) as ledger:
+            await ledger.runs.record(RunRecord(**{**vars(RUN), "run_id": name}))
+            assert SECRET == await text(ledger, name)
+            assert SECRET == await text(ledger, "plain")
+    settings = Settings(data_dir=tmp_path, encryption_keys=(NEW,))
+    async with await open_ledger(settings) as ledger:
+        assert SECRET == await text(ledger, "new")
+        with pytest.raises(CannotDecrypt, match="with the key 'old'"):
+            await text(ledger, "old")
+
+
+def test_what_was_sealed_and_changed_is_refused() -> None:
+    sealed = KeySealing([OLD]).seal(b"text")
+    assert sealed != KeySealing([OLD]).seal(b"text")
+    other = EncryptionKey("old", b"x" * 32)
+    for sealing, stored in (
+        (KeySealing([OLD]), sealed[:-1]),
+        (KeySealing([OLD]), sealed[:8]),
+        (KeySealing([other]), sealed),
+    ):
+        with pytest.raises(CannotDecrypt):
+            sealing.unseal(stored)
+    assert b"\1 as it is" == KeySealing([OLD]).unseal(KeySealing([]).seal(b"\1 as it is"))
