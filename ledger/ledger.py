@@ -17,6 +17,7 @@ from ledger.migrating import migrate
 from ledger.retention import Pruned, Retention, prune
 from ledger.runs import Runs
 from ledger.signing import Signer
+from ledger.stops import Stops
 
 
 class Ledger:
@@ -33,6 +34,7 @@ class Ledger:
         self.audit = Audit(database, self.contents)
         self.checkpoints = Checkpoints(database)
         self.runs = Runs(database, self.contents)
+        self.stops = Stops(database, self.contents)
 
     @property
     def location(self) -> Location:

@@ -148,3 +148,13 @@ runs = Table(
     Index("runs_by_owner", "owner", "created_at", "run_id"),
     Index("runs_by_end", "ended_at"),
 )
+
+stops = Table(
+    "stops",
+    metadata,
+    Column("scope", String(16), primary_key=True),
+    Column("target", _name(), primary_key=True),
+    Column("by", _name(), nullable=False),
+    Column("reason", _name(), nullable=False),
+    Column("since", Instant, nullable=False),
+)
