@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from activities.decision import MAX_GROUPS, MAX_NAME
 from runlane.durations import DurationError, parse_duration
 
 KEY_BYTES = 32
@@ -295,6 +296,21 @@ def modules(variable: str, text: str | None) -> tuple[str, ...]:
         if name not in found:
             found.append(name)
     return tuple(found)
+
+
+def name(variable: str, text: str | None) -> str | None:
+    """Read the name of a person or a group."""
+    if text is not None and not (text.isprintable() and len(text) <= MAX_NAME):
+        raise SettingsError(variable, f"must be a name of at most {MAX_NAME} characters.")
+    return text
+
+
+def names(variable: str, text: str | None) -> tuple[str, ...]:
+    """Read names of groups, separated by commas."""
+    found = [name(variable, part.strip()) for part in (text or "").split(",") if part.strip()]
+    if len(found) > MAX_GROUPS:
+        raise SettingsError(variable, f"must be at most {MAX_GROUPS} names.")
+    return tuple(dict.fromkeys(each for each in found if each))
 
 
 def encryption_keys(variable: str, text: str | None) -> tuple[EncryptionKey, ...]:

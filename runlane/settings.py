@@ -73,6 +73,8 @@ class Settings:
     | `RUNLANE_CONFIG_FILE` | declares HTTP tools; default `runlane.toml`, where there is one |
     | `RUNLANE_DECISION_KEY` | a file with the private key that signs decisions |
     | `RUNLANE_DECISION_PUBLIC_KEYS` | a file with the public ones, by which workers know them |
+    | `RUNLANE_PERSON` | who you are where you decide, stop or start; default: the system's user |
+    | `RUNLANE_GROUPS` | `desk,board`: your groups, for who may decide |
     | `RUNLANE_WEBHOOK_URL` | `https://host/path,…`: who gets notices about approvals |
     | `RUNLANE_WEBHOOK_SECRET` | `whsec_…`, with which they are signed; several while it changes |
     | `RUNLANE_WEBHOOK_SECRET_FILE` | a file that holds it; not together with the former |
@@ -114,6 +116,9 @@ class Settings:
     decision_key: Path | None = None
     """None, as is the next: `runlane.decisions.keys` then looks in the data directory."""
     decision_public_keys: Path | None = None
+    person: str | None = None
+    """None: nobody said; `runlane.person` then asks the system."""
+    groups: tuple[str, ...] = ()
     webhook_urls: tuple[str, ...] = field(default=(), repr=False)
     """Empty: nobody gets notices. Who knows such a URL can often post there."""
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
@@ -226,6 +231,8 @@ class Settings:
             config_file=read("RUNLANE_CONFIG_FILE", values.path),
             decision_key=read("RUNLANE_DECISION_KEY", values.path),
             decision_public_keys=read("RUNLANE_DECISION_PUBLIC_KEYS", values.path),
+            person=read("RUNLANE_PERSON", values.name),
+            groups=read("RUNLANE_GROUPS", values.names),
             webhook_urls=read("RUNLANE_WEBHOOK_URL", values.webhook_urls),
             webhook_secrets=read("RUNLANE_WEBHOOK_SECRET", values.webhook_secrets),
             webhook_secret_file=read("RUNLANE_WEBHOOK_SECRET_FILE", values.path),

@@ -56,6 +56,8 @@ def test_every_variable_reaches_its_field() -> None:
             "RUNLANE_CODEC_ORIGINS": "https://temporal.example.com/,http://127.0.0.1:8233",
             "RUNLANE_METRICS_ADDRESS": "127.0.0.1:9464",
             "RUNLANE_LOG_FORMAT": "json",
+            "RUNLANE_PERSON": "Ann Lee",
+            "RUNLANE_GROUPS": "desk, board ,desk,",
             "RUNLANE_TOOLS": "shop.tools, billing ,shop.tools,",
             "RUNLANE_CONFIG_FILE": "/etc/runlane.toml",
             "RUNLANE_WEBHOOK_URL": "https://a.test/hook?key=1, http://b.test",
@@ -87,6 +89,8 @@ def test_every_variable_reaches_its_field() -> None:
         codec_origins=("https://temporal.example.com", "http://127.0.0.1:8233"),
         metrics_address=Address("127.0.0.1", 9464),
         log_format=LogFormat.JSON,
+        person="Ann Lee",
+        groups=("desk", "board"),
         tools=("shop.tools", "billing"),
         config_file=Path("/etc/runlane.toml"),
         webhook_urls=("https://a.test/hook?key=1", "http://b.test"),
@@ -161,6 +165,10 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("RUNLANE_WEBHOOK_SECRET", f"whsec_{KEY[:-6]}"),
         ("RUNLANE_WEBHOOK_SECRET", "whsec_c2VjcmV0"),
         ("RUNLANE_TOOLS", "shop..tools"),
+        ("RUNLANE_PERSON", "x" * 256),
+        ("RUNLANE_PERSON", "ann\x1b[2J"),
+        ("RUNLANE_GROUPS", "desk," + "x" * 256),
+        ("RUNLANE_GROUPS", ",".join(f"g{n}" for n in range(101))),
     ],
 )
 def test_a_bad_value_names_its_variable(variable: str, value: str) -> None:
