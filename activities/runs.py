@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from temporalio import activity
 
-from activities import failures, stamps
+from activities import failures, stamps, stops
 from activities.attached import earlier_progress, goes_on, or_hand_over
 from activities.contract import (
     CancelInput,
@@ -70,6 +70,7 @@ class RunActivities:
             if input.find_only:
                 settled = await stamps.settle(self._runs, input)
                 return Created(run=settled, upstream=self._upstream, adopted=settled is not None)
+            await self._may_act()
             # An operator's reset of the activity counts its attempts anew.
             repeats = stamps.may_repeat(input) or reached_before is not None
             suspected = input.look_first or repeats
@@ -87,7 +88,7 @@ class RunActivities:
                 params = RunCreateParams.model_validate(input.params)
                 response = await see_through(
                     lambda leaving: self._runs.with_response.create(
-                        input.thread_id, params, on_send=leaving
+                        input.thread_id, params, before_send=self._may_act, on_send=leaving
                     ),
                     on_send=reached,
                 )
@@ -162,6 +163,7 @@ class RunActivities:
         """Submit a round's outputs; if they may be in already, read what became of them."""
         self._check_upstream(input.target.upstream)
         async with heartbeating():
+            await self._may_act()
             if input.look_first or activity.info().attempt > 1:
                 settled = await self._settled_submit(input)
                 if settled is not None:
@@ -172,6 +174,7 @@ class RunActivities:
                         input.target.run_id,
                         thread_id=input.target.thread_id,
                         tool_outputs=[output.model_dump() for output in input.tool_outputs],
+                        before_send=self._may_act,
                         on_send=leaving,
                     )
                 )
@@ -235,6 +238,13 @@ class RunActivities:
                 with failures.final_after(input.try_for, so_far=spent()):
                     failures.raise_for_upstream(error, creating=False)
             return Observed(run=response.data, poll_after_ms=poll_after_ms(response.headers))
+
+    async def _may_act(self) -> None:
+        # Twice: before the upstream is asked anything, and when a request's turn has come, which
+        # may take minutes.
+        run_id = activity.info().workflow_id
+        assert run_id is not None
+        await stops.check(self._ledger, run_id)
 
     def _check_upstream(self, recorded: Upstream | None) -> None:
         """Refuse to look for a run on a service on which it doesn't live."""

@@ -1,6 +1,6 @@
 """The parameters of every call, checked before anything is sent."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from pydantic import AfterValidator, StrictBool, StrictStr
@@ -207,6 +207,7 @@ class RequestOptions(TypedDict, total=False):
             the beginning of a stream; ``None`` waits for ever. To wait for its turn under the
             connection's limits doesn't count.
         background: Whether others go first under the connection's limits, as polls let them.
+        before_send: Awaited when the turn has come; what it raises is raised, and nothing is sent.
         on_send: Called in the moment from which on the request may have arrived.
     """
 
@@ -214,6 +215,7 @@ class RequestOptions(TypedDict, total=False):
     extra_query: Mapping[str, str | int | list[str]]
     timeout: float | None
     background: bool
+    before_send: Callable[[], Awaitable[None]]
     on_send: Callable[[], None]
 
 

@@ -228,6 +228,8 @@ class Transport:
             timeout=httpx.Timeout(timeout, connect=min(timeout or math.inf, _CONNECT_TIMEOUT)),
         )
         auth = {} if self._basic is None else {"auth": self._basic}
+        if "before_send" in asked.options:
+            await asked.options["before_send"]()
         sent.now()
         try:
             response = await self._client.send(request, stream=True, follow_redirects=False, **auth)
