@@ -47,7 +47,7 @@ class Intents:
             LedgerUnavailable: the ledger doesn't answer; the same call again does no harm.
         """
         check(key, execution)
-        limits.name("call_id", call_id)
+        call_id = limits.short(call_id)
         if checked("arguments", arguments) is not None and (
             digest_of(arguments or "") != key.arguments_digest
         ):
@@ -101,6 +101,7 @@ class Intents:
             LedgerUnavailable: the ledger doesn't answer; the same call again does no harm.
         """
         check(key, execution)
+        call_id = limits.short(call_id)
         limits.name("outcome", outcome)
         checked("result", result)
         appending = Appending(key.run_id, events)

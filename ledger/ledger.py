@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from types import TracebackType
 
+from ledger.approvals import Approvals
 from ledger.audit import Audit
 from ledger.chain import Event
 from ledger.checkpoints import Checkpoints
 from ledger.contents import Contents, Plain, Sealing
 from ledger.database import Database, make_private
+from ledger.decisions import Decisions
 from ledger.erasing import erase_run
 from ledger.exporting import Exported, export
 from ledger.intents import Intents
@@ -34,6 +36,8 @@ class Ledger:
         self.audit = Audit(database, self.contents)
         self.checkpoints = Checkpoints(database)
         self.runs = Runs(database, self.contents)
+        self.approvals = Approvals(database, self.contents)
+        self.decisions = Decisions(database, self.contents)
         self.stops = Stops(database, self.contents)
 
     @property

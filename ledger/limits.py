@@ -3,6 +3,7 @@
 SQLite takes what PostgreSQL refuses: longer text, and a NUL. So both are refused here, by name.
 """
 
+import hashlib
 import re
 from datetime import UTC, datetime
 
@@ -48,6 +49,14 @@ def optional(field: str, value: str | None) -> str | None:
         LedgerRefused: see `name`.
     """
     return None if value is None else name(field, value)
+
+
+def short(value: str) -> str:
+    """Return an id that a stranger made up: as it is, or its digest where it can't be stored."""
+    try:
+        return name("id", value)
+    except LedgerRefused:
+        return "sha256:" + hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
 
 
 def digest(field: str, value: str) -> str:

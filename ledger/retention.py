@@ -11,10 +11,19 @@ from functools import partial
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, tuple_, update
 
 from ledger import limits
+from ledger.approval import Standing
 from ledger.database import Database
 from ledger.errors import LedgerRefused
 from ledger.intent import State
-from ledger.tables import audit_heads, audit_rows, contents, intents, runs
+from ledger.tables import (
+    approvals,
+    audit_heads,
+    audit_rows,
+    contents,
+    decisions,
+    intents,
+    runs,
+)
 
 BATCH = 500
 """Rows, or whole trails, removed in one transaction; others write between two."""
@@ -30,6 +39,9 @@ class Retention:
     """Whole trails, by their last event. Their ends stay, so that an export can say so."""
     runs: int | None = None
     """With them their idempotency keys are forgotten."""
+    approvals: int | None = None
+    """Those that nobody has to decide any more."""
+    decisions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,8 @@ class Pruned:
     intents: int = 0
     trails: int = 0
     runs: int = 0
+    approvals: int = 0
+    decisions: int = 0
 
 
 async def prune(database: Database, retention: Retention) -> Pruned:
@@ -50,9 +64,12 @@ async def prune(database: Database, retention: Retention) -> Pruned:
         LedgerUnavailable: the ledger doesn't answer; the same call again goes on.
     """
     now = limits.now()
-    names = ("contents", "intents", "audit", "runs")
     removed = {}
-    for name, work in zip(names, (_contents, _intents, _trails, _runs), strict=True):
+    works = {
+        "contents": _contents, "intents": _intents, "audit": _trails, "approvals": _approvals,
+        "decisions": _decisions, "runs": _runs,
+    }  # fmt: skip
+    for name, work in works.items():
         days = getattr(retention, name)
         removed[name] = 0
         if days is None:
@@ -64,7 +81,7 @@ async def prune(database: Database, retention: Retention) -> Pruned:
         while count := await database.write("retention", batch):
             removed[name] += count
     await database.sweep()
-    return Pruned(removed["contents"], removed["intents"], removed["audit"], removed["runs"])
+    return Pruned(trails=removed.pop("audit"), **removed)
 
 
 def _ended(run_id: ColumnElement[str]) -> ColumnElement[bool]:
@@ -109,6 +126,28 @@ def _trails(connection: Connection, until: datetime) -> int:
         update(audit_heads).where(audit_heads.c.run_id.in_(found)).values(pruned_at=limits.now())
     )
     return len(found)
+
+
+def _approvals(connection: Connection, until: datetime) -> int:
+    columns = (
+        approvals.c.run_id, approvals.c.attempt, approvals.c.round, approvals.c.call_id
+    )  # fmt: skip
+    waits = approvals.c.state == Standing.WAITING.value
+    old = (
+        select(*columns)
+        .where(~waits, approvals.c.changed_at < until, _ended(approvals.c.run_id))
+        .limit(BATCH)
+    )
+    return connection.execute(delete(approvals).where(tuple_(*columns).in_(old))).rowcount
+
+
+def _decisions(connection: Connection, until: datetime) -> int:
+    old = (
+        select(decisions.c.id)
+        .where(decisions.c.recorded_at < until, _ended(decisions.c.run_id))
+        .limit(BATCH)
+    )
+    return connection.execute(delete(decisions).where(decisions.c.id.in_(old))).rowcount
 
 
 def _runs(connection: Connection, until: datetime) -> int:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Dialect,
     Index,
@@ -147,6 +148,59 @@ runs = Table(
     Index("runs_by_thread", "thread_id", "created_at", "run_id"),
     Index("runs_by_owner", "owner", "created_at", "run_id"),
     Index("runs_by_end", "ended_at"),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("run_id", _name(), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("call_id", _name(), primary_key=True),
+    Column("owner", _name(), nullable=False),
+    Column("tool", _name(), nullable=False),
+    Column("tool_digest", _digest()),
+    Column("arguments_digest", _digest(), nullable=False),
+    Column("reason_digest", _digest()),
+    Column("groups", Text, nullable=False),
+    Column("approvers", Text, nullable=False),
+    Column("need", Integer, nullable=False),
+    Column("have", Integer, nullable=False),
+    Column("since", Instant, nullable=False),
+    Column("deadline", Instant),
+    Column("state", String(16), nullable=False),
+    Column("claimed_by", _name()),
+    Column("decided_by", _name()),
+    Column("outcome", _name()),
+    Column("changed_at", Instant, nullable=False),
+    Index("approvals_by_state", "state", "since", "run_id", "call_id", "attempt", "round"),
+    Index("approvals_by_age", "changed_at"),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", _name(), primary_key=True),
+    Column("run_id", _name(), nullable=False),
+    Column("call_id", _name(), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("by", _name(), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("face", _name(), nullable=False),
+    Column("token", _name()),
+    Column("tool_digest", _digest()),
+    Column("arguments_digest", _digest()),
+    Column("note_digest", _digest()),
+    Column("edited_digest", _digest()),
+    Column("output_digest", _digest()),
+    Column("shown", _digest()),
+    Column("for_rest_of_run", Boolean, nullable=False),
+    Column("groups", Text, nullable=False),
+    Column("key_id", _name(), nullable=False),
+    Column("signature", Text, nullable=False),
+    Column("recorded_at", Instant, nullable=False),
+    Index("decisions_by_run", "run_id", "at", "id"),
+    Index("decisions_by_age", "recorded_at"),
 )
 
 stops = Table(
