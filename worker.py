@@ -23,6 +23,7 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 from activities.notify import NotifyActivities
 from activities.runs import RunActivities
 from activities.tool_calls import ToolActivities
+from activities.tools import Toolbox
 from ledger import Ledger
 from runlane import key_check, search_attributes
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
@@ -39,7 +40,7 @@ from runlane.tools import loading
 from runlane.tools.toolbox import RegisteredTools
 from runlane.upstream import open_upstream
 from runlane.webhooks import receivers
-from workflows.contract import notify_task_queue, poll_task_queue
+from workflows.contract import notify_task_queue, poll_task_queue, tools_task_queue
 from workflows.run import RunWorkflow
 
 WORKFLOWS: Sequence[type] = (RunWorkflow,)
@@ -49,6 +50,8 @@ MAX_EFFECTS = 1000
 upstream doesn't fill them. How much it is asked at once is limited in its client."""
 MAX_POLLS = 600
 """Attached polls that one worker holds at a time; they have a queue and slots of their own."""
+MAX_TOOLS = 200
+"""Calls of tools that one worker runs at a time, each in a thread of its own."""
 MAX_NOTICES = 20
 """Notices that one worker sends at a time; those to a receiver that hangs wait for each other."""
 MAX_CACHED_WORKFLOWS = 600
@@ -69,7 +72,7 @@ def build_workers(
     *,
     ledger: Ledger,
     task_queue: str,
-    tools: ToolActivities | None = None,
+    tools: Toolbox | None = None,
     notify: NotifyActivities | None = None,
     max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
     deployment: WorkerDeploymentConfig | None = None,
@@ -90,21 +93,19 @@ def build_workers(
         max_cached_workflows: Runs kept in memory.
         deployment: For versioned workers.
     """
-    tools = tools or ToolActivities()
+    calls = ToolActivities(ledger, tools)
     effects: list[Callable[..., Awaitable[object]]] = [
         activities.create,
         activities.submit_tool_outputs,
         activities.cancel,
         activities.update,
-        tools.classify,
-        tools.call,
     ]
 
-    def beside(queue: str, activity: Callable[..., Awaitable[object]], slots: int) -> Worker:
+    def beside(queue: str, slots: int, *activities: Callable[..., Awaitable[object]]) -> Worker:
         return Worker(
             client,
             task_queue=queue,
-            activities=[activity],
+            activities=activities,
             max_concurrent_activities=slots,
             interceptors=[ActivitySubjects()],
             graceful_shutdown_timeout=GRACE,
@@ -134,10 +135,11 @@ def build_workers(
             default_heartbeat_throttle_interval=timedelta(seconds=1),
             deployment_config=deployment,
         ),
-        beside(poll_task_queue(task_queue), activities.retrieve, MAX_POLLS),
+        beside(poll_task_queue(task_queue), MAX_POLLS, activities.retrieve),
+        beside(tools_task_queue(task_queue), MAX_TOOLS, calls.classify, calls.call),
     ]
     if notify is not None:
-        workers.append(beside(notify_task_queue(task_queue), notify.send, MAX_NOTICES))
+        workers.append(beside(notify_task_queue(task_queue), MAX_NOTICES, notify.send))
     return workers
 
 
@@ -193,7 +195,7 @@ async def run(
             RunActivities(upstream, ledger),
             ledger=ledger,
             task_queue=settings.task_queue,
-            tools=ToolActivities(tools),
+            tools=tools,
             notify=NotifyActivities(webhooks) if webhooks else None,
             deployment=deployment(settings),
         )

@@ -1,6 +1,7 @@
 """What workflows hand to the activities and get from them. Pinned: histories hold these."""
 
 import hashlib
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -177,3 +178,26 @@ def asked_of(run: Run) -> dict[str, str]:
     return {
         call.id: call_digest(call.function.name, call.function.arguments) for call in run.tool_calls
     }
+
+
+def canonical_json(value: object) -> str:
+    """Return `value` as JSON with sorted keys and no spaces, so that equal values look equal."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def canonical_arguments(arguments: str) -> str:
+    """Return a call's arguments, as a model wrote them, as canonical JSON.
+
+    Those that are no JSON, or can be read in two ways, are equal only to the letter.
+    """
+    try:
+        return canonical_json(json.loads(arguments, object_pairs_hook=_unambiguous))
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return value

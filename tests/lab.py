@@ -23,7 +23,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.runs import RunActivities
-from activities.tool_calls import ToolActivities
+from activities.tools import Toolbox
 from ledger import Ledger
 from runsapi import Assistants
 from tests.ledgers import new_directory, open_in
@@ -83,7 +83,7 @@ class Lab:
         max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
         workers: int = 2,
         http_client: httpx.AsyncClient | None = None,
-        tools: ToolActivities | None = None,
+        tools: Toolbox | None = None,
     ) -> AsyncIterator[None]:
         """Serve this lab's task queue as production does, by several workers side by side."""
         async with (

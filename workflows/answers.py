@@ -5,10 +5,13 @@ created in its place, a call with the same name and equal arguments gets the ans
 per occurrence; an answer never applies to other arguments.
 """
 
-import contextlib
-import json
-
-from activities.contract import LONGEST_LAG, answerable, asked_of, call_digest
+from activities.contract import (
+    LONGEST_LAG,
+    answerable,
+    asked_of,
+    call_digest,
+    canonical_arguments,
+)
 from runsapi import MAX_TOOL_OUTPUTS_BYTES, Run
 from workflows.contract import (
     MAX_EARLY_CALLS,
@@ -19,7 +22,6 @@ from workflows.contract import (
     RejectedAnswer,
     ToolOutputMessage,
     ToolOutputs,
-    canonical_json,
     content_digest,
     receipt_for,
 )
@@ -35,10 +37,7 @@ MAX_REMINDER = 50_000
 
 def call_key(name: str, arguments: str) -> str:
     """Return what makes two calls the same call: the name and the arguments as canonical JSON."""
-    # Arguments that are no JSON, or can be read in two ways, are equal only to the letter.
-    with contextlib.suppress(ValueError, RecursionError):
-        arguments = canonical_json(json.loads(arguments, object_pairs_hook=_unambiguous))
-    return content_digest(f"{name}\0{arguments}")
+    return content_digest(f"{name}\0{canonical_arguments(arguments)}")
 
 
 def open_round(state: RunState, run: Run, now: float) -> bool:
@@ -97,11 +96,26 @@ def open_round(state: RunState, run: Run, now: float) -> bool:
     return True
 
 
-def deliver(state: RunState, outputs: ToolOutputs, *, now: float, by_signal: bool) -> list[Receipt]:
-    """Record delivered answers; return a receipt for each, in order."""
+def deliver(
+    state: RunState,
+    outputs: ToolOutputs,
+    *,
+    now: float,
+    by_signal: bool,
+    decided: bool = False,
+) -> list[Receipt]:
+    """Record delivered answers; return a receipt for each, in order.
+
+    Args:
+        state: of the run.
+        outputs: the answers.
+        now: unix seconds.
+        by_signal: nothing is refused, so what can't be used is kept as rejected.
+        decided: a verified decision, or what it let run, gives them.
+    """
     receipts = []
     for output in outputs.tool_outputs:
-        receipt = assess(state, output, by_signal=by_signal)
+        receipt = assess(state, output, by_signal=by_signal, decided=decided)
         if receipt.status == ReceiptStatus.ACCEPTED:
             _accept(state, _open(state, output.tool_call_id), output.output, outputs.by, now)
         elif receipt.status == ReceiptStatus.EARLY:
@@ -114,7 +128,9 @@ def deliver(state: RunState, outputs: ToolOutputs, *, now: float, by_signal: boo
     return receipts
 
 
-def assess(state: RunState, output: ToolOutputMessage, *, by_signal: bool = False) -> Receipt:
+def assess(
+    state: RunState, output: ToolOutputMessage, *, by_signal: bool = False, decided: bool = False
+) -> Receipt:
     """Tell what would become of an answer; changes nothing.
 
     A signal is never refused, so an answer that it brings for a call nobody knows is kept as
@@ -128,8 +144,11 @@ def assess(state: RunState, output: ToolOutputMessage, *, by_signal: bool = Fals
     elif state.stop is not None or state.ended_at is not None:
         status = ReceiptStatus.LATE
     elif call_id in state.known:
-        if any(call.id == call_id for call in state.calls):
-            room = MAX_TOOL_OUTPUTS_BYTES - 1 - _round_bytes(state)
+        call = next((call for call in state.calls if call.id == call_id), None)
+        if call is not None and not decided and _is_for_people(call):
+            status = ReceiptStatus.HELD
+        elif call is not None:
+            room = MAX_TOOL_OUTPUTS_BYTES - 1 - round_bytes(state)
             status = ReceiptStatus.ACCEPTED
     elif (early := state.early.get(call_id)) is not None:
         same = content_digest(early.output) == digest
@@ -157,8 +176,8 @@ def unanswered(state: RunState) -> list[OpenCall]:
 
 
 def awaited(state: RunState) -> list[OpenCall]:
-    """Return those of them that the caller is to answer."""
-    return [call for call in unanswered(state) if call.handled_by == "caller"]
+    """Return those of them that wait for the caller, or for a person to decide."""
+    return [call for call in unanswered(state) if call.handled_by in ("caller", "people")]
 
 
 def close_round(state: RunState, outcome: AnswerOutcome) -> None:
@@ -217,13 +236,6 @@ def settle(state: RunState) -> None:
     state.calls = []
 
 
-def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a name stands twice in an object")
-    return value
-
-
 def _is_known(state: RunState, call_id: str, digest: str) -> bool:
     known = state.known.get(call_id)
     return known is not None and known.attempt == state.attempt and known.digest == digest
@@ -263,7 +275,7 @@ def _is_held(state: RunState, answer: Answer) -> bool:
 
 
 def _use_held(state: RunState, call: OpenCall) -> None:
-    room = MAX_TOOL_OUTPUTS_BYTES - 1 - _round_bytes(state)
+    room = MAX_TOOL_OUTPUTS_BYTES - 1 - round_bytes(state)
     for index, answer in enumerate(state.answers):
         fits = len((answer.output or "").encode()) <= room
         if answer.key == call.key and _is_held(state, answer) and fits:
@@ -282,9 +294,15 @@ def _use_early(state: RunState, call: OpenCall, early: EarlyAnswer) -> None:
         _reject(state, call.id, receipt.status, early.at, early.by)
 
 
-def _round_bytes(state: RunState) -> int:
+def round_bytes(state: RunState) -> int:
+    """Return how much of what the upstream takes in a round its answers have."""
     answers = (answer_of(state, call.id) for call in state.calls)
     return sum(len((a.output or "").encode()) for a in answers if a is not None)
+
+
+def _is_for_people(call: OpenCall) -> bool:
+    # One that they have approved is the tool's to answer.
+    return call.handled_by == "people" or call.approval is not None
 
 
 def _early_bytes(state: RunState) -> int:

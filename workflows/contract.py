@@ -7,16 +7,19 @@ defaults, and unknown ones are ignored, so that old and new processes read each 
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from activities.contract import canonical_json as canonical_json  # noqa: PLC0414 - it is had from here
+from activities.decision import DecisionKind
 from runsapi import Run
 
 WORKFLOW = "Run"
+NOTICES_WORKFLOW = "Notices"
+"""Sends what a run that has ended left."""
 DEFAULT_TASK_QUEUE = "runlane"
 
 TOOL_OUTPUTS_SIGNAL = "tool_outputs"
@@ -72,15 +75,15 @@ def notify_task_queue(task_queue: str) -> str:
     return f"{task_queue}-notify"
 
 
+def notices_workflow_id(run_id: str) -> str:
+    """Return the id of the workflow that sends what a run that has ended left."""
+    return f"{run_id}-notices"
+
+
 def derive_run_id(owner: str, idempotency_key: str) -> str:
     """Return the run id that belongs to an owner's idempotency key; the same one for ever."""
     digest = hashlib.sha256(f"{owner}\0{idempotency_key}".encode()).digest()
     return "run_" + base64.b32encode(digest[:15]).decode()
-
-
-def canonical_json(value: object) -> str:
-    """Return `value` as JSON with sorted keys and no spaces, so that equal values look equal."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def content_digest(text: str) -> str:
@@ -334,6 +337,28 @@ class RejectedAnswer(_Message):
     reason: ReceiptStatus
     at: float
     by: str | None = None
+
+
+class DecisionView(_Message):
+    """What a person said about a call, and whether it counts."""
+
+    id: str
+    kind: DecisionKind
+    tool_call_id: str
+    by: str
+    at: float
+    """Unix seconds by the clock of the face that took it."""
+    recorded_at: float
+    state: Literal["checking", "counted", "late", "refused"]
+    """`late`: it is true, and the call waited no more. `refused`: it isn't, or isn't allowed."""
+    reason: str | None = None
+    """Why it doesn't count."""
+    note: str | None = None
+    """The person's, shortened."""
+    for_rest_of_run: bool = False
+    face: str = ""
+    digest: str = ""
+    """Of the whole decision, by which it is known again."""
 
 
 class BlockedKind(StrEnum):

@@ -5,15 +5,20 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from activities.decision import Decision
+from activities.tools import Beside, Rule
 from runsapi import Run
+from workflows.approval import Approval, KeptApproval, StandingApproval
 from workflows.contract import (
     AnswerOutcome,
     AttemptView,
     BlockedView,
+    DecisionView,
     RejectedAnswer,
     RunRequest,
     UpstreamView,
 )
+from workflows.notice import Asked, OpenNotice
 
 
 class _State(BaseModel):
@@ -29,10 +34,18 @@ class OpenCall(_State):
     key: str
     """Digest of name and canonical arguments: what makes two calls the same call."""
     since_at: float
-    handled_by: Literal["caller", "worker", "unclassified"] = "caller"
+    handled_by: Literal["caller", "worker", "people", "unclassified"] = "caller"
     """Who answers it; `unclassified`: a worker is to be asked first."""
     timeout: float = 0.0
     """Seconds that the worker has for it."""
+    rule: Rule | None = None
+    """What holds for a registered tool's call."""
+    beside: list[Beside] = []
+    """What its tool did in this run before, where that is why a person must decide it."""
+    uncertain: str | None = None
+    """Why nobody knows whether its tool ran, where that is so: a person must say."""
+    approval: Approval | None = None
+    """What people have said of it."""
 
 
 class KnownCall(_State):
@@ -84,6 +97,8 @@ class StopReason(StrEnum):
     ROUNDS = "rounds"
     GONE = "gone"
     REFUSED = "refused"
+    UNDECIDED = "undecided"
+    """Nobody decided about a call by its deadline, and its tool wants the run to fail then."""
 
 
 class RunState(_State):
@@ -141,6 +156,20 @@ class RunState(_State):
     recreations: int = 0
     reworded: bool = False
     """A re-created run asked otherwise than the one before it. It stays so: models reword again."""
+
+    # notices: who was asked, and what isn't with all receivers yet
+    asked: list[Asked] = []
+    notices: list[OpenNotice] = []
+    notices_made: int = 0
+
+    # decisions: what people have said of calls
+    decisions: list[DecisionView] = []
+    """Those that were verified, or weren't true."""
+    revoking: list[Decision] = []
+    """Revocations that are yet to be verified."""
+    standing: list[StandingApproval] = []
+    kept: list[KeptApproval] = []
+    """Approvals of calls that were not run before their upstream run was gone."""
 
 
 class RunInput(_State):

@@ -11,8 +11,14 @@ from temporalio.exceptions import ActivityError
 with workflow.unsafe.imports_passed_through():
     import workflows.answers as answers
     from activities.heartbeat import HEARTBEAT_TIMEOUT
-    from activities.tools import Call, CallInput, ClassifyInput, ToolActivities
-    from workflows.contract import ReceiptStatus, ToolOutputMessage, ToolOutputs
+    from activities.tool_calls import ToolActivities
+    from activities.tools import Call, CallInput, ClassifyInput
+    from workflows.contract import (
+        ReceiptStatus,
+        ToolOutputMessage,
+        ToolOutputs,
+        tools_task_queue,
+    )
     from workflows.state import OpenCall, RunState
 
 BY = "tool:"
@@ -44,7 +50,14 @@ class ToolCalls:
         calls = self.unclassified()
         classifying = workflow.start_activity_method(
             ToolActivities.classify,
-            ClassifyInput(calls=[_call(call) for call in calls]),
+            ClassifyInput(
+                calls=[_call(call) for call in calls],
+                run_id=workflow.info().workflow_id,
+                attempt=self._state.attempt,
+                round=self._state.rounds,
+                asked_at=self._now(),
+            ),
+            task_queue=tools_task_queue(workflow.info().task_queue),
             start_to_close_timeout=_CLASSIFY_WITHIN,
             schedule_to_close_timeout=time_left,
             retry_policy=_RETRIES,
@@ -59,6 +72,7 @@ class ToolCalls:
         for call in calls:
             handling = classified.calls[call.id]
             call.handled_by, call.timeout = handling.by, handling.timeout
+            call.rule, call.beside = handling.rule, handling.beside
             if handling.output is not None:
                 self._deliver(call, handling.output)
 
@@ -81,10 +95,13 @@ class ToolCalls:
             await workflow.wait(tasks)
 
     async def _answer(self, call: OpenCall, time_left: timedelta) -> None:
+        if call.rule is None:
+            raise RuntimeError("No call is a worker's without a rule")
         try:
             called = await workflow.execute_activity_method(
                 ToolActivities.call,
-                CallInput(run_id=workflow.info().workflow_id, call=_call(call)),
+                CallInput(run_id=workflow.info().workflow_id, call=_call(call), rule=call.rule),
+                task_queue=tools_task_queue(workflow.info().task_queue),
                 start_to_close_timeout=timedelta(seconds=call.timeout + _MARGIN),
                 schedule_to_close_timeout=time_left,
                 heartbeat_timeout=HEARTBEAT_TIMEOUT,

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import contextvars
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +15,7 @@ from runlane.tools.context import ToolContext
 from runlane.tools.options import ToolOptions
 from runlane.tools.policy import Policy, PolicyFunction
 from runlane.tools.signature import Signature, signature_of
-from runlane.tools.threads import executor
+from runlane.tools.threads import in_thread
 from runlane.tools.tool import Tool
 
 _ATTRIBUTE = "__runlane_tool__"
@@ -39,6 +38,7 @@ def tool(
     approvers: Iterable[str] | None = None,
     groups: Iterable[str] | None = None,
     approvals: int = 1,
+    requester_may_approve: bool | None = None,
     deadline: timedelta | float | str | time | None = None,
     outcome: Literal["reject", "fail", "escalate"] | None = None,
     calendar: Calendar | None = None,
@@ -158,24 +158,13 @@ class Function:
             return await self.function(**self._with_context(arguments, context))
         loop = asyncio.get_running_loop()
         given = self._with_context(arguments, _from_thread(context, loop))
-        work = functools.partial(contextvars.copy_context().run, _caught, self.function, given)
-        value, error = await loop.run_in_executor(executor(), work)
-        if error is not None:
-            raise error
+        value = await in_thread(functools.partial(self.function, **given))
         # A decorator may have made a sync function of an async one.
         return await value if inspect.isawaitable(value) else value
 
     def _with_context(self, arguments: Mapping[str, Any], context: ToolContext) -> dict[str, Any]:
         name = self.signature.context
         return {**arguments} if name is None else {**arguments, name: context}
-
-
-def _caught(function: Callable[..., Any], given: dict[str, Any]) -> tuple[Any, Any]:
-    # Handed over as a value: a StopIteration would never arrive as a future's exception.
-    try:
-        return function(**given), None
-    except BaseException as error:
-        return None, error
 
 
 def _from_thread(context: ToolContext, loop: asyncio.AbstractEventLoop) -> ToolContext:

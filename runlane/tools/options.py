@@ -34,6 +34,8 @@ class ToolOptions:
     """In the order in which they are asked; approvers and groups empty: anybody may approve."""
     approvals: int = 1
     """How many people must approve."""
+    requester_may_approve: bool | None = None
+    """Whether who asked for the run may approve its calls; None: see `lets_requester_approve`."""
     deadline: Deadline | None = None
     """None: a call waits as long as its run does."""
     outcome: DeadlineOutcome = DeadlineOutcome.REJECT
@@ -48,6 +50,16 @@ class ToolOptions:
     """How often it is tried again after an attempt that failed."""
     at_most_once: bool = False
     """It must never begin twice, not even where nobody knows whether it did."""
+
+    @property
+    def lets_requester_approve(self) -> bool:
+        """Whether who asked for the run may approve its calls.
+
+        Where nobody says, only if the tool names nobody and one approval is enough.
+        """
+        if self.requester_may_approve is not None:
+            return self.requester_may_approve
+        return not self.approvers and not self.groups and self.approvals == 1
 
     @property
     def policy_name(self) -> str:
@@ -192,6 +204,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "approvers": _names,
     "groups": _names,
     "approvals": _number(1, MAX_APPROVALS),
+    "requester_may_approve": _flag,
     "deadline": read_deadline,
     "outcome": _outcome,
     "calendar": read_calendar,

@@ -10,6 +10,7 @@ from runlane.tools.answer import AnswerKind, ToolAnswer
 from runlane.tools.arguments import InvalidArguments
 from runlane.tools.context import ToolContext
 from runlane.tools.functions import tool_of
+from runlane.tools.threads import NoThread
 from runlane.tools.tool import Tool
 from runsapi.limits import MAX_TOOLS
 
@@ -104,6 +105,7 @@ class Registry:
 
         Raises:
             ToolNotFound: there is none of this name.
+            NoThread: so many tools hang in this process that it runs no more; nothing ran.
         """
         tool = self[name]
         limit = asyncio.timeout(tool.options.timeout.total_seconds())
@@ -120,7 +122,7 @@ class Registry:
                 raise
             # Nobody cancelled us: something of the tool's own was cancelled.
             return answer.failed(name, error, context)
-        except (KeyboardInterrupt, GeneratorExit):
+        except (KeyboardInterrupt, GeneratorExit, NoThread):
             raise
         except BaseException as error:
             # Extensions raise errors that are no `Exception`, and they too are the tool's own.

@@ -1,65 +1,114 @@
 """The registered tools as a worker's activities use them."""
 
 import asyncio
-import logging
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
-from activities.tools import Call, Handling
-from runlane.tools.answer import AnswerKind
+from activities.contract import canonical_arguments
+from activities.tools import Busy, Call, Facts, Handling, Ran, Rule
 from runlane.tools.arguments import InvalidArguments
 from runlane.tools.context import ToolContext
 from runlane.tools.policy import Policy
+from runlane.tools.threads import NoThread, in_thread
 from workflows.contract import content_digest
 
 if TYPE_CHECKING:
     from runlane.tools.registry import Registry
     from runlane.tools.tool import Tool
 
-_FIRST_PAUSE = 1.0
-_LONGEST_PAUSE = 30.0
-
-_logger = logging.getLogger(__name__)
+LONGEST_PAUSE = 30.0
+"""Seconds between two tries at a tool that fails."""
+_POLICY_WITHIN = 20.0
+"""Seconds that a tool's checks and its policy have for one call."""
 
 
 class RegisteredTools:
-    """Answers the calls of those tools that only read and need nobody; leaves all others."""
+    """Says who answers the calls of registered tools, and runs them."""
 
-    def __init__(self, registry: "Registry") -> None:
-        """Take the tools of this process."""
+    def __init__(self, registry: "Registry", *, notifies: bool = False) -> None:
+        """Take the tools of this process.
+
+        Args:
+            registry: the tools.
+            notifies: whether this process has webhooks.
+        """
         self._registry = registry
+        self._notifies = notifies
 
-    def handling(self, call: Call) -> Handling:
-        """Say who answers a call: the worker, or whoever submits outputs."""
+    async def handling(self, call: Call, asked_at: float) -> Handling:
+        """Say who answers a call. Where that can't be told, a person must."""
         if call.name not in self._registry:
             return Handling(by="caller")
         tool = self._registry[call.name]
+        limit = asyncio.timeout(_POLICY_WITHIN)
+        try:
+            async with limit:
+                handling = await in_thread(partial(self._judged, tool, call, asked_at))
+        except NoThread as error:
+            raise Busy(str(error)) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            handling = self._people(tool, call, asked_at, "its policy failed: CancelledError")
+        except BaseException as error:
+            # What a policy or a validator raises is anybody's, and its words may repeat arguments.
+            name = "it took too long" if limit.expired() else type(error).__name__
+            handling = self._people(tool, call, asked_at, f"its policy failed: {name}")
+        return handling
+
+    def tries(self, name: str) -> int:
+        """Return how often a tool may be tried where it fails."""
+        return self._registry[name].options.retries + 1
+
+    async def run(self, call: Call, facts: Facts) -> Ran:
+        """Run a call's tool once."""
+        context = ToolContext(
+            run_id=facts.run_id,
+            call_id=call.id,
+            idempotency_key=facts.idempotency_key,
+            approver=facts.approver,
+            reporter=facts.report,
+        )
+        try:
+            answer = await self._registry.invoke(call.name, call.arguments, context)
+        except NoThread as error:
+            raise Busy(str(error)) from None
+        return Ran(output=answer.output, kind=answer.kind.value, error=answer.error)
+
+    def _judged(self, tool: "Tool", call: Call, asked_at: float) -> Handling:
+        rule = self._rule(tool, call, asked_at)
         try:
             arguments = tool.read(call.arguments)
         except InvalidArguments as error:
-            return Handling(by="worker", output=str(error))
-        verdict = tool.classify(arguments)
-        if not tool.options.read_only or verdict.policy is not Policy.AUTO:
-            return Handling(by="caller")
-        return Handling(by="worker", timeout=_seconds(tool))
+            return Handling(by="worker", output=str(error), rule=rule)
+        policy, reason = tool.classify(arguments)
+        rule = rule.model_copy(update={"policy": policy.value, "reason": reason})
+        by: Literal["worker", "people"] = "worker" if policy is Policy.AUTO else "people"
+        return Handling(by=by, timeout=_seconds(tool), rule=rule)
 
-    async def answer(self, run_id: str, call: Call) -> str:
-        """Run a call's tool, again after a failure as often as its options say."""
-        tool = self._registry[call.name]
-        context = ToolContext(
-            run_id=run_id,
-            call_id=call.id,
-            idempotency_key=content_digest(f"{run_id}\0{call.id}").removeprefix("sha256:"),
+    def _people(self, tool: "Tool", call: Call, asked_at: float, reason: str) -> Handling:
+        rule = self._rule(tool, call, asked_at).model_copy(update={"reason": reason})
+        return Handling(by="people", timeout=_seconds(tool), rule=rule)
+
+    def _rule(self, tool: "Tool", call: Call, asked_at: float) -> Rule:
+        options = tool.options
+        return Rule(
+            tool_digest=tool.digest,
+            arguments_digest=content_digest(canonical_arguments(call.arguments)),
+            read_only=options.read_only,
+            at_most_once=options.at_most_once,
+            approvers=list(options.approvers),
+            groups=list(options.groups),
+            approvals=options.approvals,
+            requester_may_approve=options.lets_requester_approve,
+            deadlines=options.deadlines_of(asked_at),
+            outcome=options.outcome.value,
+            remind_at=options.reminders_of(asked_at),
+            notify=self._notifies,
         )
-        pause = _FIRST_PAUSE
-        for _ in range(tool.options.retries):
-            answer = await self._registry.invoke(call.name, call.arguments, context)
-            if answer.kind in (AnswerKind.RETURNED, AnswerKind.INVALID_ARGUMENTS):
-                return answer.output
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
-        return (await self._registry.invoke(call.name, call.arguments, context)).output
 
 
 def _seconds(tool: "Tool") -> float:
     tries = tool.options.retries + 1
-    return tries * tool.options.timeout.total_seconds() + (tries - 1) * _LONGEST_PAUSE
+    return tries * tool.options.timeout.total_seconds() + (tries - 1) * LONGEST_PAUSE

@@ -13,7 +13,9 @@ import pytest
 import runlane
 from runlane import Registry, ToolContext
 from runlane.errors import InvalidRequest, InvalidTool, ToolNotFound
+from runlane.tools import threads
 from runlane.tools.answer import MAX_OUTPUT_BYTES, AnswerKind, ToolAnswer
+from runlane.tools.threads import NoThread
 
 SECRET = "4711-secret"
 _owner: ContextVar[str] = ContextVar("_owner")
@@ -321,32 +323,37 @@ async def test_a_sync_wrapper_around_an_async_function_is_awaited() -> None:
     assert "2" == (await called(wrapper, '{"count": 1}')).output
 
 
-async def test_a_call_that_never_began_never_begins() -> None:
-    """A sync tool that found no thread in time is not run later, when nobody waits for it."""
+async def test_a_process_full_of_hanging_tools_runs_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that hangs keeps its thread, also once nobody waits for it; others have their own."""
+    monkeypatch.setattr(threads, "_running", threading.BoundedSemaphore(3))
     release = threading.Event()
     ran: list[int] = []
 
-    @runlane.tool(timeout=60)
-    def wait() -> None:
-        """Wait."""
+    @runlane.tool(timeout=0.05)
+    def hang() -> None:
+        """Hang."""
         release.wait(60)
 
-    @runlane.tool(timeout=0.05)
+    @runlane.tool(timeout=60)
     def work() -> None:
         """Work."""
         ran.append(1)
 
-    registry = Registry.of(wait, work)
-    calls = [asyncio.create_task(registry.invoke("wait", "", context())) for _ in range(64)]
-    await asyncio.sleep(0.1)
-    answer = await registry.invoke("work", "", context())
+    registry = Registry.of(hang, work)
+    for _ in range(2):
+        assert AnswerKind.TIMED_OUT == (await registry.invoke("hang", "", context())).kind
+    assert AnswerKind.RETURNED == (await registry.invoke("work", "", context())).kind
+    await registry.invoke("hang", "", context())
+    with pytest.raises(NoThread):
+        await registry.invoke("work", "", context())
     release.set()
-    await asyncio.gather(*calls)
-    # All threads are free again, and whatever still stood in the queue has been taken.
-    await asyncio.gather(*(registry.invoke("wait", "", context()) for _ in range(64)))
+    for thread in [each for each in threading.enumerate() if each.name == "tool"]:
+        await asyncio.to_thread(thread.join, 60)
 
-    assert AnswerKind.TIMED_OUT == answer.kind
-    assert [] == ran
+    assert AnswerKind.RETURNED == (await registry.invoke("work", "", context())).kind
+    assert [1, 1] == ran
 
 
 def ping() -> str:
