@@ -379,6 +379,18 @@ class BlockedView(_Message):
     """None where no worker could be asked."""
 
 
+class StoppedView(_Message):
+    """A stop that stands: nothing new is begun until it is resumed."""
+
+    scope: str
+    """`all`, `run` or `tool`."""
+    target: str | None
+    """The run's id or the tool's name; null with `all`."""
+    by: str
+    reason: str
+    since_at: float
+
+
 class UnreadableView(_Message):
     """Why what a run says can't be read where it is listed. Its other facts are in the clear."""
 
@@ -423,6 +435,8 @@ class RunlaneView(_Message):
     next_try_at: float | None = None
     history_events: int | None = None
     history_bytes: int | None = None
+    stopped: StoppedView | None = None
+    """The stop that holds this run up; null too where the ledger can't be asked from here."""
     unreadable: UnreadableView | None = None
     """In a list: metadata, deadline and waiting calls are missing, for they can't be read."""
 
