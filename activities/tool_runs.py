@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities import trail
+from activities import stops, trail
 from activities.attached import earlier_progress
 from activities.contract import canonical_arguments
 from activities.tools import Busy, Called, CallInput, Facts, Handling, Ran, Toolbox
@@ -88,6 +88,8 @@ class ToolRun:
             return Called(outcome="changed")
         if handling.output is not None:
             return Called(output=handling.output)
+        # Before its intent is written: one that stands says that the tool may have run.
+        await stops.check(self._ledger, self._input.run_id, call.name)
         if rule.read_only:
             return await self._read()
         return await self._once()
@@ -178,8 +180,18 @@ class ToolRun:
                 return ran
             self._progress["failure"] = f"{ran.error}, try {number} of {tries}"
             await asyncio.sleep(pause)
+            await self._may_try_again()
             pause = min(pause * 2, _LONGEST_PAUSE)
         return await self._toolbox.run(call, facts)
+
+    async def _may_try_again(self) -> None:
+        try:
+            await stops.check(self._ledger, self._input.run_id, self._input.call.name)
+        except ApplicationError:
+            # This attempt ends here, and no worker has died of the tool.
+            self._progress["begun"] = self._deaths
+            activity.heartbeat(self._progress)
+            raise
 
     async def _begin(self) -> tuple[Begin, Intent]:
         return await self._ledger.intents.begin(
