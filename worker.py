@@ -41,9 +41,10 @@ from runlane.tools.toolbox import RegisteredTools
 from runlane.upstream import open_upstream
 from runlane.webhooks import receivers
 from workflows.contract import notify_task_queue, poll_task_queue, tools_task_queue
+from workflows.left_notices import NoticesWorkflow
 from workflows.run import RunWorkflow
 
-WORKFLOWS: Sequence[type] = (RunWorkflow,)
+WORKFLOWS: Sequence[type] = (RunWorkflow, NoticesWorkflow)
 
 MAX_EFFECTS = 1000
 """Creates, submits, cancels and updates that one worker runs at a time: so many that a slow
@@ -177,8 +178,8 @@ async def run(
         LedgerUnreachable: The ledger doesn't answer.
         LedgerUnusable: The ledger is a newer Runlane's.
     """
-    tools = RegisteredTools(loading.load(settings))
     webhooks = receivers(settings)
+    tools = RegisteredTools(loading.load(settings), notifies=bool(webhooks))
     async with (
         open_upstream(settings, on_exchange=metrics.count_exchange) as upstream,
         Monitor(settings.metrics_address) as monitor,

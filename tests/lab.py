@@ -22,6 +22,7 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.notify import NotifyActivities
 from activities.runs import RunActivities
 from activities.tools import Toolbox
 from ledger import Ledger
@@ -84,6 +85,7 @@ class Lab:
         workers: int = 2,
         http_client: httpx.AsyncClient | None = None,
         tools: Toolbox | None = None,
+        notify: NotifyActivities | None = None,
     ) -> AsyncIterator[None]:
         """Serve this lab's task queue as production does, by several workers side by side."""
         async with (
@@ -103,6 +105,7 @@ class Lab:
                     ledger=ledger,
                     task_queue=self.task_queue,
                     tools=tools,
+                    notify=notify,
                     max_cached_workflows=max_cached_workflows,
                 )
             ]

@@ -10,6 +10,7 @@ from temporalio.exceptions import ApplicationError
 with workflow.unsafe.imports_passed_through():
     from workflows import answers, contract, progress
     from workflows.messages import check_metadata, check_tool_outputs
+    from workflows.notices import Notices
     from workflows.shown import Shown, memo
     from workflows.state import RunInput, RunState, StopReason
     from workflows.view import run_view, shown_status
@@ -28,6 +29,7 @@ class RunHandlers:
         self._options = input.request.options
         self._state = input.state or self._first_state()
         self._shown = Shown(self._state)
+        self._notices = Notices(self._state, self._now)
         self._polled_at = 0.0
         self._nudged = False
         self._stop_is_news = False

@@ -74,6 +74,7 @@ class Notices:
         if not self._state.notices:
             return
         left = LeftNotices(notices=self._state.notices)
+        self._state.notices = []
         try:
             await workflow.start_child_workflow(
                 NOTICES_WORKFLOW,

@@ -96,8 +96,10 @@ class RunWorkflow(RunHandlers):
                 await self._tools.drop()
             await self._next_step()()
             self._shown.update(self._state)
+            self._notices.attend()
         await self._drop_poll()
         await self._tools.drop()
+        await self._notices.drop()
         if self._state.ended_at is None:
             # Of what comes in one task, Temporal's SDK hands over messages first and a cancellation
             # last: one that came with the message that made the history long would be lost here.
@@ -286,6 +288,7 @@ class RunWorkflow(RunHandlers):
 
     async def _end(self) -> None:
         ending.end(self._state, self._request, self._now())
+        await self._notices.hand_on()
 
     # Effects: create, submit, cancel and update
 
@@ -411,15 +414,11 @@ class RunWorkflow(RunHandlers):
     def _poll_done(self) -> bool:
         return self._poll is not None and self._poll.done()
 
-    # State
-
     def _start_leg(self, poll_after_ms: int | None) -> None:
         progress.start_leg(self._state, self._options, poll_after_ms, self._now())
 
     def _observe(self, run: Run) -> None:
         progress.observe(self._state, self._options, run, self._now())
-
-    # Waiting
 
     async def _until(self, condition: Callable[[], bool], at: float | None = None) -> None:
         """Wait for the condition, or until `at`; be back for whatever else needs a step."""
