@@ -141,6 +141,8 @@ class DecisionStatus(StrEnum):
     """Somebody else looks after the call."""
     NOT_WAITING = "not_waiting"
     """The call waits for no person."""
+    TOO_LARGE = "too_large"
+    """The output would bring the round over what the upstream takes."""
     UNKNOWN = "unknown"
     """The run has no such call."""
     BUSY = "busy"
@@ -204,6 +206,11 @@ def may_decide(person: str, groups: Iterable[str], approvers: list[str], asked: 
         asked: the groups that are named and whose turn it is.
     """
     return not (approvers or asked) or person in approvers or not set(asked).isdisjoint(groups)
+
+
+def same_person(one: str, other: str) -> bool:
+    """Tell whether two names are one person's: nobody may approve twice by writing in capitals."""
+    return one.strip().casefold() == other.strip().casefold()
 
 
 def _check_names(decision: Decision) -> None:

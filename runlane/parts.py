@@ -23,6 +23,7 @@ from temporalio.client import Client
 from runlane import key_check, key_file, room
 from runlane.attention import Attention
 from runlane.children import Child, ChildFailed, how_it_ended, python_module
+from runlane.decisions import keys
 from runlane.embedded import NAMESPACE, EmbeddedTemporal, EmbeddedTemporalError, PortTaken
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 from runlane.search_attributes import SearchAttributesMissing
@@ -212,6 +213,7 @@ class Parts:
             self._ends.push_async_callback(self._stop_temporal)
             await self._start_temporal()
             await self._find_key()
+            await asyncio.to_thread(keys.make, self.options.data_dir)
             if self.options.simulate:
                 self._say("Starting the simulator ...")
                 await self._start_simulator()

@@ -83,8 +83,3 @@ def claimant(approval: Approval, now: float) -> str | None:
 def is_asked(rule: Rule, approval: Approval, decision: Decision) -> bool:
     """Tell whether the person is one of those whose turn it is."""
     return may_decide(decision.by, decision.groups, rule.approvers, asked_groups(rule, approval))
-
-
-def same_person(one: str, other: str) -> bool:
-    """Tell whether two names are one person's: nobody may approve twice by writing in capitals."""
-    return one.strip().casefold() == other.strip().casefold()

@@ -4,10 +4,17 @@ Nothing here trusts a decision. It is verified by an activity afterwards, and `w
 lets it count.
 """
 
-from activities.decision import Decision, DecisionKind, DecisionReceipt, DecisionStatus, digest
+from activities.decision import (
+    Decision,
+    DecisionKind,
+    DecisionReceipt,
+    DecisionStatus,
+    digest,
+    same_person,
+)
 from activities.tools import Rule
 from workflows import answers
-from workflows.approval import Approval, claimant, deadline, is_asked, same_person
+from workflows.approval import Approval, claimant, deadline, is_asked
 from workflows.contract import DecisionView, ReceiptStatus, ToolOutputMessage
 from workflows.state import OpenCall, RunState
 

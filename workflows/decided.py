@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-from activities.decision import Decision, DecisionKind
+from activities.decision import Decision, DecisionKind, same_person
 from activities.tools import Rule
 from runsapi import MAX_TOOL_OUTPUTS_BYTES
 from workflows import answers, progress
-from workflows.approval import Approval, StandingApproval, deadline, same_person
+from workflows.approval import Approval, StandingApproval, deadline
 from workflows.approvals import content
 from workflows.contract import DecisionView, ToolOutputMessage, ToolOutputs
 from workflows.state import OpenCall, RunState, StopReason

@@ -11,6 +11,7 @@ _STATUS_OF_STOP = {
     StopReason.ROUNDS: RunStatus.INCOMPLETE,
     StopReason.GONE: RunStatus.FAILED,
     StopReason.REFUSED: RunStatus.FAILED,
+    StopReason.UNDECIDED: RunStatus.FAILED,
 }
 _OWN_ENDS = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.INCOMPLETE)
 """Ends that an upstream run reached itself, which no cancel of ours overrules."""
