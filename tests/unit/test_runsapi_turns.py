@@ -312,3 +312,28 @@ def test_a_limit_that_is_none(limits: dict[str, Any]) -> None:
     """A limit of nothing would let nothing through."""
     with pytest.raises(InvalidParameter, match=next(iter(limits))):
         Turns(**limits)
+
+
+async def test_who_has_waited_for_its_turn_may_still_say_no(upstream: Upstream) -> None:
+    """It is asked when the turn has come, not before; nothing is sent then, and others go on."""
+    upstream.go_on.clear()
+    client = upstream.client(max_concurrency=1)
+    asked: list[int] = []
+
+    async def refuse() -> None:
+        asked.append(len(upstream.came))
+        raise PermissionError
+
+    first = effect(client)
+    await upstream.busy(1)
+    refused, third = effect(client, before_send=refuse), effect(client)
+    await told(client, 2)
+    assert [] == asked
+    upstream.go_on.set()
+
+    with pytest.raises(PermissionError):
+        await refused
+    await asyncio.gather(first, third)
+
+    assert [1] == asked
+    assert 2 == len(upstream.came)

@@ -1,0 +1,198 @@
+"""The kill switch: nothing new begins while a stop stands, and all goes on when it is resumed."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+
+from activities import stops
+from activities.trail import LEDGER_DOWN
+from ledger.stops import Scope, Stop
+from runlane import reading
+from runlane.tools.context import ToolContext
+from runlane.tools.functions import tool
+from runlane.tools.registry import Registry
+from runlane.tools.toolbox import RegisteredTools
+from tests.histories import undisturbed
+from tests.lab import Lab, LabRun, eventually
+from tests.simulator_process import SimulatorProcess
+
+SINCE = datetime(2026, 11, 23, 12, tzinfo=UTC)
+SAID = "Stopped by ann since 2026-11-23 12:00:00 UTC"
+
+
+@pytest.fixture
+def lab(client: Client, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """A lab that the test serves itself, and whose workers look again soon."""
+    monkeypatch.setattr(stops, "LOOK_AGAIN", timedelta(seconds=0.2))
+    return Lab(client, simulator)
+
+
+async def stop(lab: Lab, scope: Scope, target: str = "") -> None:
+    """Order a stop."""
+    wanted = Stop(scope=scope, target=target, by="ann", reason="prices", since=SINCE)
+    assert wanted == await lab.ledger.stops.stop(wanted)
+
+
+async def held_up(run: LabRun, client: Client) -> str:
+    """Wait until the run says that it is stopped; return what it says."""
+
+    async def said() -> str:
+        return (await reading.read(client, run.id)).runlane.retrying or ""
+
+    return await eventually(said, lambda text: SAID in text)
+
+
+def a_call(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"name": name, "arguments": arguments}
+
+
+ASKS = [{"calls": [a_call("look_up", order_id="A-1")]}, {"says": "Done."}]
+
+
+async def test_nothing_is_created_while_everything_is_stopped(lab: Lab) -> None:
+    """The run waits, and says who, what and why; resumed, it is created once, at no event more."""
+    await lab.scenario(rounds=ASKS)
+    async with lab.worker():
+        await stop(lab, Scope.ALL)
+        run = await lab.start()
+        said = await held_up(run, lab.client)
+        await asyncio.sleep(0.5)
+        requests = await lab.received("runs.create") + await lab.received("runs.list")
+        await lab.ledger.stops.resume(Scope.ALL)
+        await run.answer_all()
+        result = await run.result()
+
+    assert f"{SAID} (everything): prices" in said
+    # Not even a question: a thousand runs that are stopped would ask it every 5 s.
+    assert 0 == requests
+    assert "completed" == result.run.status
+    assert 1 == await lab.accepted("runs.create")
+    history = list((await run.handle.fetch_history()).events)
+    assert len(undisturbed(history)) <= 40
+
+
+async def test_a_stopped_run_takes_answers_and_submits_none(lab: Lab) -> None:
+    """What waits goes on waiting, whoever answers is heard; another run is not held up."""
+    other = Lab(lab.client, lab.simulator)
+    other.task_queue = lab.task_queue
+    for each in (lab, other):
+        await each.scenario(rounds=ASKS)
+    async with lab.worker():
+        run, free = await lab.start(), await other.start()
+        await run.until_status("requires_action")
+        await stop(lab, Scope.RUN, run.id)
+        await run.answer_all()
+        await held_up(run, lab.client)
+        await free.answer_all()
+        assert "completed" == (await free.result()).run.status
+        assert 0 == await lab.received("runs.submit_tool_outputs")
+
+        await lab.ledger.stops.resume(Scope.RUN, run.id)
+        assert "completed" == (await run.result()).run.status
+
+    assert 1 == await lab.accepted("runs.submit_tool_outputs")
+
+
+async def test_a_stopped_tool_does_not_run_and_others_do(lab: Lab) -> None:
+    """Nor is its intent written, for one that stands says that it may have run."""
+    ran: list[str] = []
+
+    @tool(policy="auto", at_most_once=True)
+    async def refund(order_id: str) -> str:
+        """Pay back."""
+        ran.append("refund")
+        return "paid"
+
+    @tool(policy="auto", read_only=True)
+    async def look_up(order_id: str) -> str:
+        """Look up."""
+        ran.append("look_up")
+        return "shipped"
+
+    calls = [a_call("refund", order_id="A-1"), a_call("look_up", order_id="A-1")]
+    await lab.scenario(rounds=[{"calls": calls}, {"says": "Done."}])
+    async with lab.worker(tools=RegisteredTools(Registry.of(refund, look_up))):
+        await stop(lab, Scope.TOOL, "refund")
+        run = await lab.start(with_tools=True)
+        said = await held_up(run, lab.client)
+        await run.until(lambda view: len(view.runlane.answers) == 1)
+        assert ["look_up"] == ran
+        assert [] == await lab.ledger.intents.of_run(run.id)
+        await lab.ledger.stops.resume(Scope.TOOL, "refund")
+        result = await run.result()
+
+    assert "(tool refund): prices" in said
+    assert ["look_up", "refund"] == ran
+    assert "completed" == result.run.status
+
+
+async def test_a_stop_holds_between_two_tries_of_a_tool(lab: Lab) -> None:
+    """What runs is not interrupted; its next try waits until it is resumed, under the same key."""
+    keys: list[str] = []
+    began, may_fail = asyncio.Event(), asyncio.Event()
+
+    @tool(policy="auto", retries=3)
+    async def pay_back(context: ToolContext, order_id: str) -> str:
+        """Pay back."""
+        keys.append(context.idempotency_key)
+        began.set()
+        if len(keys) == 1:
+            await may_fail.wait()
+            raise ConnectionError
+        return "paid"
+
+    await lab.scenario(rounds=[{"calls": [a_call("pay_back", order_id="A-1")]}, {"says": "Done."}])
+    async with lab.worker(tools=RegisteredTools(Registry.of(pay_back))):
+        run = await lab.start(with_tools=True)
+        await asyncio.wait_for(began.wait(), 40)
+        await stop(lab, Scope.ALL)
+        may_fail.set()
+        await held_up(run, lab.client)
+        assert 1 == len(keys)
+        await lab.ledger.stops.resume(Scope.ALL)
+        result = await run.result()
+
+    assert 2 == len(keys)
+    assert 1 == len(set(keys))
+    assert "completed" == result.run.status
+
+
+async def test_a_run_that_is_cancelled_while_stopped_ends(lab: Lab) -> None:
+    """Before it is created: without one. While answers wait to be submitted: cancelled upstream."""
+    other = Lab(lab.client, lab.simulator)
+    other.task_queue = lab.task_queue
+    for each in (lab, other):
+        await each.scenario(rounds=ASKS)
+    async with lab.worker():
+        asked = await other.start()
+        await asked.until_status("requires_action")
+        await stop(lab, Scope.ALL)
+        new = await lab.start()
+        await asked.answer_all()
+        for run in (new, asked):
+            await held_up(run, lab.client)
+            await run.cancel()
+        ended = [(await run.result(seconds=20)).run.status for run in (new, asked)]
+
+    assert ["cancelled", "cancelled"] == ended
+    assert 0 == await lab.received("runs.create")
+    assert (0, 1) == (
+        await other.received("runs.submit_tool_outputs"),
+        await other.accepted("runs.cancel"),
+    )
+
+
+async def test_a_ledger_that_is_down_stops_too(lab: Lab) -> None:
+    """Whether somebody has stopped it can't be known, so nothing begins."""
+    async with lab.open_ledger() as ledger:
+        pass
+
+    with pytest.raises(ApplicationError) as caught:
+        await stops.check(ledger, "run_1")
+
+    assert LEDGER_DOWN == caught.value.type
+    assert not caught.value.non_retryable
