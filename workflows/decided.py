@@ -5,11 +5,11 @@ from typing import Literal
 from activities.decision import Decision, DecisionKind, same_person
 from activities.tools import Rule
 from runsapi import MAX_TOOL_OUTPUTS_BYTES
-from workflows import answers, progress
+from workflows import answers
 from workflows.approval import Approval, StandingApproval, deadline
 from workflows.approvals import content
 from workflows.contract import DecisionView, ToolOutputMessage, ToolOutputs
-from workflows.state import OpenCall, RunState, StopReason
+from workflows.state import OpenCall, RunState
 
 BY = "person:"
 """What stands before a person's name where a view says who gave an answer."""
@@ -76,15 +76,14 @@ def apply(state: RunState, decision: Decision, refusal: str | None, now: float) 
     _remember(state, decision, became, refusal or late, now)
 
 
-def lapse(state: RunState, now: float) -> list[tuple[OpenCall, str]]:
+def lapse(state: RunState, now: float) -> OpenCall | None:
     """Do what the rules say of calls whose deadline has passed; silence never approves.
 
     A call one decision on which is being verified waits for that: it came in time.
 
     Returns:
-        The calls, each with `reject`, `fail` or `escalate`.
+        The call for which the run must fail, if there is one.
     """
-    lapsed = []
     for call in _asked(state):
         rule, approval = call.rule, _approval(call)
         until = None if rule is None else deadline(rule, approval)
@@ -93,16 +92,14 @@ def lapse(state: RunState, now: float) -> list[tuple[OpenCall, str]]:
         if _escalates(rule, approval):
             approval.group += 1
             approval.claimed_by = None
-            lapsed.append((call, "escalate"))
         elif rule.outcome == "fail":
-            _fail(state, call, now)
-            lapsed.append((call, "fail"))
+            approval.decided, approval.decided_by = DecisionKind.REJECT, []
+            return call
         else:
             text = _TOO_LATE if call.uncertain is None else _TOO_LATE_UNCERTAIN
             _answer(state, call, text, BY_DEADLINE, now)
             approval.decided, approval.decided_by = DecisionKind.REJECT, []
-            lapsed.append((call, "reject"))
-    return lapsed
+    return None
 
 
 def remind(state: RunState, now: float) -> None:
@@ -206,13 +203,6 @@ def _answer(state: RunState, call: OpenCall, output: str, by: str, now: float) -
     message = ToolOutputMessage(tool_call_id=call.id, output=fitting)
     delivery = ToolOutputs(tool_outputs=[message], by=by)
     answers.deliver(state, delivery, now=now, by_signal=False, decided=True)
-
-
-def _fail(state: RunState, call: OpenCall, now: float) -> None:
-    message = f"Nobody decided about the call {call.id} of {call.name} in time"
-    state.last_error = {"code": "server_error", "message": message}
-    _approval(call).decided = DecisionKind.REJECT
-    progress.stop(state, StopReason.UNDECIDED, now)
 
 
 def _escalates(rule: Rule, approval: Approval) -> bool:
