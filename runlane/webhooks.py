@@ -10,6 +10,7 @@ from standardwebhooks import Webhook
 
 import runlane
 from activities.notify import Gone, NotTaken, Receiver
+from runlane.monitoring import metrics
 from runlane.settings import Settings, SettingsError
 from workflows.contract import content_digest
 
@@ -45,6 +46,17 @@ class WebhookReceiver:
             Gone: the answer is 410.
             NotTaken: it isn't 2xx, or there is none.
         """
+        outcome = "not_taken"
+        try:
+            await self._post(message_id, body)
+            outcome = "taken"
+        except Gone:
+            outcome = "gone"
+            raise
+        finally:
+            metrics.NOTICES.labels(outcome).inc()
+
+    async def _post(self, message_id: str, body: str) -> None:
         try:
             headers = self._headers(message_id, body)
         except SettingsError as error:

@@ -52,6 +52,7 @@ ERROR_KINDS = (
     "server_error",
     "unreadable",
 )
+NOTICE_OUTCOMES = ("taken", "gone", "not_taken")
 
 UPSTREAM_SECONDS = Histogram(
     "runlane_upstream_request_duration_seconds",
@@ -77,10 +78,18 @@ RECREATIONS = Counter(
     "Upstream runs created in place of one that had expired.",
     registry=REGISTRY,
 )
+NOTICES = Counter(
+    "runlane_notices",
+    "Tries to hand a notice to a webhook, by what came of it.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 BUILD = Gauge("runlane_build_info", "Always 1.", ["version"], registry=REGISTRY)
 
 ProcessCollector(registry=REGISTRY)
 BUILD.labels(version("runlane")).set(1)
+for _outcome in NOTICE_OUTCOMES:
+    NOTICES.labels(_outcome)
 for _operation in OPERATIONS:
     UPSTREAM_SECONDS.labels(_operation)
     for _kind in ERROR_KINDS:

@@ -12,6 +12,7 @@ from temporalio.testing import ActivityEnvironment
 
 import activities.notify
 from activities.notify import Notice, NoticeEvent, NotifyActivities, notice_id
+from runlane.monitoring.metrics import NOTICE_OUTCOMES, NOTICES
 from runlane.settings import Settings, SettingsError
 from runlane.webhooks import receivers
 from tests.webhook_receiver import HANG, SECRET, WebhookReceiver, webhook_receiver
@@ -84,6 +85,23 @@ async def test_what_a_receiver_gets(receiver: WebhookReceiver) -> None:
             "command": "runlane approval show run_1 call_1",
         },
     }
+
+
+async def test_what_came_of_each_try_is_counted(receiver: WebhookReceiver) -> None:
+    """So that a receiver that is down can be alerted on."""
+
+    def counted() -> list[float]:
+        return [NOTICES.labels(outcome)._value.get() for outcome in NOTICE_OUTCOMES]
+
+    before = counted()
+    await send(settings(receiver.url))
+    receiver.status = 410
+    await send(settings(receiver.url))
+    receiver.status = 500
+    with pytest.raises(ApplicationError):
+        await send(settings(receiver.url))
+
+    assert [1.0, 1.0, 1.0] == [now - then for now, then in zip(counted(), before, strict=True)]
 
 
 async def test_every_secret_signs(receiver: WebhookReceiver, tmp_path: Path) -> None:
