@@ -6,6 +6,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import trail
+from activities.decision import NoKeys, Verifier
 from activities.heartbeat import heartbeating
 from activities.tool_runs import ToolRun
 from activities.tools import (
@@ -49,15 +50,19 @@ class NoTools:
 class ToolActivities:
     """The activities of one worker's tools."""
 
-    def __init__(self, ledger: Ledger, toolbox: Toolbox | None = None) -> None:
+    def __init__(
+        self, ledger: Ledger, toolbox: Toolbox | None = None, verifier: Verifier | None = None
+    ) -> None:
         """Take what they work with.
 
         Args:
             ledger: where intents and the audit trail stand.
             toolbox: of this process; none leaves each call to the caller.
+            verifier: of decisions; without one none counts.
         """
         self._ledger = ledger
         self._toolbox = toolbox or NoTools()
+        self._verifier = verifier or NoKeys()
 
     @activity.defn(name="tools.classify")
     async def classify(self, input: ClassifyInput) -> Classified:
@@ -74,7 +79,8 @@ class ToolActivities:
         progress: dict[str, object] = {"tool_call_id": input.call.id}
         async with heartbeating(progress):
             try:
-                return await ToolRun(self._ledger, self._toolbox, input, progress).answer()
+                run = ToolRun(self._ledger, self._toolbox, self._verifier, input, progress)
+                return await run.answer()
             except Exception as error:
                 raise _told(error) from None
 

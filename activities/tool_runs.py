@@ -9,6 +9,7 @@ import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import cached_property
 from typing import TypeVar
 
 from pydantic_core import to_json
@@ -16,21 +17,24 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import stops, trail
+from activities.approved import Approved, NotApproved, approved
 from activities.attached import earlier_progress
 from activities.contract import canonical_arguments
+from activities.decision import Verifier
 from activities.tools import Busy, Called, CallInput, Facts, Handling, Ran, Toolbox
 from ledger import Ledger, LedgerUnavailable
 from ledger.chain import Event
+from ledger.contents import digest_of
 from ledger.intent import Begin, Execution, Intent, IntentKey, State
 from ledger.limits import MAX_NAME
 
 TOO_LARGE = "The tool ran. Its output is too large for this round of calls."
 """The answer in the place of one that doesn't fit."""
-MISSING = "ToolMissing"
-"""The type of the error by which a call is given to another worker: this one has no such tool."""
+NOT_HERE = "ToolNotHere"
+"""The type of the error by which a call is given to another worker: this one may not run it."""
 
-_MISSING_FOR = timedelta(seconds=10)
-"""How long a worker with the tool is looked for before the call is classified anew."""
+_OTHERS_WITHIN = timedelta(seconds=10)
+"""How long a worker that may run it is looked for before the call is classified anew."""
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 """Seconds between two tries at a tool that fails."""
@@ -49,25 +53,29 @@ class ToolRun:
     """One attempt of the activity `tools.call`."""
 
     def __init__(
-        self, ledger: Ledger, toolbox: Toolbox, input: CallInput, progress: dict[str, object]
+        self,
+        ledger: Ledger,
+        toolbox: Toolbox,
+        verifier: Verifier,
+        input: CallInput,
+        progress: dict[str, object],
     ) -> None:
         """Take what it works with.
 
         Args:
             ledger: where the intent stands.
             toolbox: of this process.
+            verifier: of decisions.
             input: the activity's.
             progress: what its heartbeats carry.
         """
         info = activity.info()
         self._ledger, self._toolbox, self._input = ledger, toolbox, input
         self._progress = progress
-        self._key = IntentKey(
-            run_id=input.run_id,
-            tool=input.call.name,
-            arguments_digest=input.rule.arguments_digest,
-            ordinal=input.ordinal,
-        )
+        self._verifier = verifier
+        self._call = input.call
+        """With edited arguments, where people have edited them."""
+        self._approved: Approved | None = None
         self._execution = Execution(
             id=f"{info.workflow_run_id}/{info.activity_id}",
             attempt=info.attempt,
@@ -79,32 +87,53 @@ class ToolRun:
 
     async def answer(self) -> Called:
         """Run the tool if it may run; return its answer, or why there is none."""
-        call, rule = self._input.call, self._input.rule
-        handling = await self._toolbox.handling(call, 0.0)
-        if handling.by == "caller" and _age() < _MISSING_FOR:
-            text = f"This worker has no tool {call.name}"
-            raise ApplicationError(text, type=MISSING, next_retry_delay=timedelta(seconds=2))
-        if not self._may_run(handling):
-            return Called(outcome="changed")
+        handling = await self._toolbox.handling(self._call, 0.0)
+        hindrance = self._hindrance(handling)
+        if hindrance is not None:
+            if _age() < _OTHERS_WITHIN:
+                # Workers may be about to be replaced by others.
+                pause = timedelta(seconds=2)
+                raise ApplicationError(hindrance, type=NOT_HERE, next_retry_delay=pause)
+            return Called(outcome="changed", reason=hindrance)
         if handling.output is not None:
             return Called(output=handling.output)
         # Before its intent is written: one that stands says that the tool may have run.
-        await stops.check(self._ledger, self._input.run_id, call.name)
-        if rule.read_only:
+        await stops.check(self._ledger, self._input.run_id, self._call.name)
+        if self._input.rule.read_only:
             return await self._read()
         return await self._once()
 
-    def _may_run(self, handling: Handling) -> bool:
-        """Tell whether the call may run, by what its tool is here and now.
+    def _hindrance(self, handling: Handling) -> str | None:
+        """Say why the call may not run here, by what its tool is here and now.
 
-        The policy is asked again: who can write into Temporal must not get around it.
+        Policy and decisions are looked at again: who can write into Temporal must not get around
+        them.
         """
-        now, then = handling.rule, self._input.rule
-        return (
-            now is not None
-            and handling.by == "worker"
-            and (now.tool_digest, now.arguments_digest, now.read_only, now.at_most_once)
-            == (then.tool_digest, then.arguments_digest, then.read_only, then.at_most_once)
+        name, now, then = self._call.name, handling.rule, self._input.rule
+        if now is None:
+            return f"This worker has no tool {name}"
+        here = now.tool_digest, now.arguments_digest, now.read_only, now.at_most_once
+        if here != (then.tool_digest, then.arguments_digest, then.read_only, then.at_most_once):
+            return f"This worker has another tool {name} than the one that the call was meant for"
+        decisions = self._input.decisions
+        if handling.by == "worker" and not decisions:
+            return None
+        run_id = activity.info().workflow_id or ""
+        try:
+            self._approved = approved(decisions, self._verifier, run_id=run_id, rule=now)
+        except NotApproved as error:
+            return str(error)
+        if self._approved.arguments is not None:
+            self._call = self._call.model_copy(update={"arguments": self._approved.arguments})
+        return None
+
+    @cached_property
+    def _key(self) -> IntentKey:
+        return IntentKey(
+            run_id=self._input.run_id,
+            tool=self._call.name,
+            arguments_digest=digest_of(canonical_arguments(self._call.arguments)),
+            ordinal=self._input.ordinal,
         )
 
     async def _read(self) -> Called:
@@ -167,11 +196,15 @@ class ToolRun:
 
     async def _run(self) -> Ran:
         """Run the tool, again after a failure as often as its options say."""
-        call = self._input.call
+        call = self._call
         self._progress["begun"] = self._deaths + 1
         activity.heartbeat(self._progress)
+        people = None if self._approved is None else ", ".join(self._approved.by)
         facts = Facts(
-            run_id=self._input.run_id, idempotency_key=self._idempotency_key(), report=self._report
+            run_id=self._input.run_id,
+            idempotency_key=self._idempotency_key(),
+            report=self._report,
+            approver=people or None,
         )
         tries, pause = self._toolbox.tries(call.name), _FIRST_PAUSE
         for number in range(1, tries):
@@ -198,7 +231,7 @@ class ToolRun:
             self._key,
             call_id=_short(self._input.call.id),
             execution=self._execution,
-            arguments=canonical_arguments(self._input.call.arguments),
+            arguments=canonical_arguments(self._call.arguments),
             events=[
                 trail.execution_begun(
                     call_id=self._input.call.id,
@@ -206,10 +239,11 @@ class ToolRun:
                     ordinal=self._key.ordinal,
                     execution=self._execution.id,
                     attempt=self._execution.attempt,
-                    arguments=self._input.call.arguments,
+                    arguments=self._call.arguments,
                     tool_schema=self._input.rule.tool_digest,
                     model=self._input.model,
                     policy=self._input.rule.policy,
+                    decisions=[] if self._approved is None else self._approved.decisions,
                 )
             ],
         )

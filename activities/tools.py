@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from activities.decision import Decision
 from runsapi import MAX_TOOL_OUTPUTS_BYTES
 
 
@@ -119,6 +120,8 @@ class CallInput(_Model):
     """As the upstream names it."""
     room: int = MAX_TOOL_OUTPUTS_BYTES - 1
     """Bytes that its output may have."""
+    decisions: list[Decision] = []
+    """What people said, where they must let it run."""
 
 
 class Called(_Model):

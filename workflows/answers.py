@@ -25,7 +25,7 @@ from workflows.contract import (
     content_digest,
     receipt_for,
 )
-from workflows.state import Answer, EarlyAnswer, KnownCall, OpenCall, RunState
+from workflows.state import Answer, EarlyAnswer, Execution, KnownCall, OpenCall, RunState
 
 MAX_REJECTED = 100
 """Rejected answers kept for `view`; the oldest go first."""
@@ -40,7 +40,7 @@ def call_key(name: str, arguments: str) -> str:
     return content_digest(f"{name}\0{canonical_arguments(arguments)}")
 
 
-def open_round(state: RunState, run: Run, now: float) -> bool:
+def open_round(state: RunState, run: Run, now: float, *, with_tools: bool = False) -> bool:
     """Take over the calls that `run` waits for, with the answers that are there already.
 
     Some upstreams number the calls of each round anew, so an id alone doesn't tell a call.
@@ -73,6 +73,7 @@ def open_round(state: RunState, run: Run, now: float) -> bool:
             arguments=function.arguments,
             key=call_key(function.name, function.arguments),
             since_at=now,
+            handled_by="unclassified" if with_tools else "caller",
         )
         state.calls.append(opened)
         if not comes_back:
@@ -89,11 +90,47 @@ def open_round(state: RunState, run: Run, now: float) -> bool:
         state.counted_rounds += 1
         # What was answered before and isn't asked for again was asked for otherwise.
         state.reworded = state.reworded or any(_is_held(state, a) for a in state.answers)
-    for opened in state.calls:
-        early = state.early.pop(opened.id, None)
-        if early is not None:
-            _use_early(state, opened, early)
+    use_early(state)
     return True
+
+
+def use_early(state: RunState) -> None:
+    """Give the open calls the answers that came before anybody knew who is to answer them."""
+    for call in state.calls:
+        if call.handled_by != "unclassified" and call.id in state.early:
+            _use_early(state, call, state.early.pop(call.id))
+
+
+def give(state: RunState, call: OpenCall, output: str, by: str, now: float) -> None:
+    """Record what a tool gave for an open call, whatever becomes of the run."""
+    _accept(state, call, output, by, now)
+
+
+def hold(state: RunState, execution: Execution, output: str, by: str, now: float) -> None:
+    """Record what a tool gave for a call that waits no more: an equal one may be asked for yet."""
+    known = state.known.get(execution.tool_call_id)
+    digest = call_digest(execution.name, execution.arguments)
+    here = (execution.attempt, execution.round, digest)
+    if known is not None and (known.attempt, known.round, known.digest) == here:
+        known.answer = len(state.answers) if known.answer is None else known.answer
+    is_past = execution.attempt < state.attempt
+    state.answers.append(
+        Answer(
+            tool_call_id=execution.tool_call_id,
+            name=execution.name,
+            arguments=execution.arguments,
+            key=execution.key,
+            output=output,
+            output_digest=content_digest(output),
+            attempt=execution.attempt,
+            round=execution.round,
+            by=by,
+            answered_at=now,
+            outcome=AnswerOutcome.WAITING if is_past else AnswerOutcome.OVERTAKEN,
+            used_in=execution.attempt,
+            call_ids=[execution.tool_call_id],
+        )
+    )
 
 
 def deliver(
@@ -139,13 +176,14 @@ def assess(
     call_id, digest = output.tool_call_id, content_digest(output.output)
     size = len(output.output.encode())
     status, room = ReceiptStatus.LATE, None
+    call = next((call for call in state.calls if call.id == call_id), None)
+    is_unclassified = call is not None and call.handled_by == "unclassified"
     if (answer := answer_of(state, call_id)) is not None:
         status = receipt_for(answer.outcome, answer.output_digest, digest)
     elif state.stop is not None or state.ended_at is not None:
         status = ReceiptStatus.LATE
-    elif call_id in state.known:
-        call = next((call for call in state.calls if call.id == call_id), None)
-        if call is not None and not decided and _is_for_people(call):
+    elif call_id in state.known and not is_unclassified:
+        if call is not None and not decided and _is_held_back(call):
             status = ReceiptStatus.HELD
         elif call is not None:
             room = MAX_TOOL_OUTPUTS_BYTES - 1 - round_bytes(state)
@@ -153,7 +191,9 @@ def assess(
     elif (early := state.early.get(call_id)) is not None:
         same = content_digest(early.output) == digest
         status = ReceiptStatus.DUPLICATE if same else ReceiptStatus.CONFLICT
-    elif (unanswered(state) and not by_signal) or not 1 <= len(call_id) <= MAX_ID_LENGTH:
+    elif (unanswered(state) and not by_signal and call is None) or not 1 <= len(
+        call_id
+    ) <= MAX_ID_LENGTH:
         status = ReceiptStatus.UNKNOWN
     else:
         full = len(state.early) >= MAX_EARLY_CALLS
@@ -300,9 +340,10 @@ def round_bytes(state: RunState) -> int:
     return sum(len((a.output or "").encode()) for a in answers if a is not None)
 
 
-def _is_for_people(call: OpenCall) -> bool:
-    # One that they have approved is the tool's to answer.
-    return call.handled_by == "people" or call.approval is not None
+def _is_held_back(call: OpenCall) -> bool:
+    # One that people have approved, or that may have changed something, is the tool's to answer.
+    runs = call.execution is not None and call.rule is not None and not call.rule.read_only
+    return call.handled_by == "people" or call.approval is not None or runs
 
 
 def _early_bytes(state: RunState) -> int:

@@ -3,7 +3,7 @@
 from activities import polling
 from activities.contract import Created, answerable
 from runsapi import Run, RunStatus
-from workflows import answers
+from workflows import answers, executions
 from workflows.contract import (
     AnswerOutcome,
     AttemptView,
@@ -36,6 +36,7 @@ def take_over(state: RunState, options: RunOptions, created: Created, now: float
     state.upstream = UpstreamView(name=created.upstream.name, url=created.upstream.url)
     state.simulated = state.simulated or created.simulated
     state.calls = []
+    state.begun_here = []
     state.attempts.append(
         AttemptView(
             attempt=state.attempt,
@@ -62,15 +63,14 @@ def start_leg(state: RunState, options: RunOptions, poll_after_ms: int | None, n
 def observe(state: RunState, options: RunOptions, run: Run, now: float) -> None:
     """Take the upstream run as it is now: a new round, a round others answered, an end."""
     state.run = run
+    state.seen_at = now
     state.blocked = None
     if state.attempts:
         state.attempts[-1] = state.attempts[-1].model_copy(update={"status": str(run.status)})
     if state.stop is not None:
         return
-    if answers.open_round(state, run, now):
-        if options.with_tools:
-            for call in answers.unanswered(state):
-                call.handled_by = "unclassified"
+    if answers.open_round(state, run, now, with_tools=options.with_tools):
+        executions.attach(state)
         state.gathering_since = now
         schedule_look(state, options, now)
         if state.counted_rounds > options.max_rounds:

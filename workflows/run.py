@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
     import workflows.attempts as attempts
     import workflows.contract as contract
     import workflows.ending as ending
+    import workflows.executions as executions
     import workflows.polling as polling
     import workflows.progress as progress
     import workflows.tool_calls as tool_calls
@@ -61,7 +62,9 @@ class RunWorkflow(RunHandlers):
     def __init__(self, input: RunInput) -> None:
         super().__init__(input)
         self._poll: asyncio.Task[Observed] | None = None
-        self._tools = tool_calls.ToolCalls(self._state, self._now)
+        self._tools = tool_calls.ToolCalls(
+            self._request, self._state, self._shown, self._now, self._time_left
+        )
         self._look_has_until = 0.0
         """Nudges that keep coming would else drop each look at a slow upstream under way."""
         self._may_have_acted = False
@@ -92,13 +95,14 @@ class RunWorkflow(RunHandlers):
             if self._now() >= self._state.deadline_at:
                 self._stop(StopReason.DEADLINE)
             self._stop_is_news = False
+            self._tools.attend()
             if self._state.stop is not None:
                 await self._tools.drop()
             await self._next_step()()
             self._shown.update(self._state)
             self._notices.attend()
         await self._drop_poll()
-        await self._tools.drop()
+        await self._tools.close()
         await self._notices.drop()
         if self._state.ended_at is None:
             # Of what comes in one task, Temporal's SDK hands over messages first and a cancellation
@@ -119,9 +123,7 @@ class RunWorkflow(RunHandlers):
             return self._end
         if state.metadata != state.metadata_sent and not expired:
             return self._update_metadata
-        if self._tools.unclassified():
-            return self._classify
-        if answers.unanswered(state):
+        if executions.unready(state):
             return self._gather
         if expired:
             return self._create
@@ -196,27 +198,23 @@ class RunWorkflow(RunHandlers):
             await self._drop_poll()
             state.next_poll_at = self._now()
 
-    async def _classify(self) -> None:
-        await self._tools.classify(self._time_left(), self._has_news)
-
     async def _gather(self) -> None:
         """Wait until every open call is answered, and see meanwhile whether the upstream waits."""
         state = self._state
-        self._tools.attend(self._time_left())
         parked = state.run is not None and state.run.status == RunStatus.EXPIRED
         if self._poll is None:
             look_at = None if parked else state.next_look_at
             if parked or (not self._nudged and (look_at is None or look_at > self._now())):
                 await self._until(
-                    lambda: not answers.unanswered(state) or (self._nudged and not parked), look_at
+                    lambda: not executions.unready(state) or (self._nudged and not parked), look_at
                 )
                 return
             self._nudged = False
             self._poll = self._start_poll(attach=False)
-        await self._until(lambda: self._poll_done() or not answers.unanswered(state))
+        await self._until(lambda: self._poll_done() or not executions.unready(state))
         if self._poll_done():
             await self._take_poll()
-        elif not answers.unanswered(state):
+        elif not executions.unready(state):
             await self._drop_poll()
 
     async def _submit(self) -> None:
@@ -466,7 +464,9 @@ class RunWorkflow(RunHandlers):
         return (self._state.stopped_at or 0.0) + self._options.timing.cancel_for
 
     def _history_is_long(self) -> bool:
-        return workflow.info().is_continue_as_new_suggested()
+        # A tool that may change something outlives no execution, and isn't given up.
+        suggested = workflow.info().is_continue_as_new_suggested()
+        return suggested and not executions.is_busy(self._state)
 
     def _may_repeat(self) -> bool:
         """Tell whether an effect may have been made already by an execution before a Reset."""

@@ -46,6 +46,41 @@ class OpenCall(_State):
     """Why nobody knows whether its tool ran, where that is so: a person must say."""
     approval: Approval | None = None
     """What people have said of it."""
+    execution: str | None = None
+    """The `Execution.id` of what runs for it, or of what nobody knows whether it ran."""
+
+
+class Execution(_State):
+    """A call's tool at work, or one of which nobody knows whether it ran; gone once that ends."""
+
+    # Of the call for which it was begun:
+    tool_call_id: str
+    name: str
+    arguments: str
+    key: str
+    attempt: int
+    round: int
+
+    intent: str
+    """What makes two executions equal: digest of name and arguments, edited ones where they are."""
+    arguments_digest: str
+    """Of those arguments."""
+    ordinal: int
+    """How many equal ones were begun before it in the run."""
+    rule: Rule
+    timeout: float
+    """Seconds that the worker has for it."""
+    room: int
+    """Bytes that its output may have."""
+    decisions: list[Decision] = []
+    """Those that let it run."""
+    uncertain: str | None = None
+    """Why nobody knows whether it ran."""
+
+    @property
+    def id(self) -> str:
+        """Names it within the run."""
+        return f"{self.intent}#{self.ordinal}"
 
 
 class KnownCall(_State):
@@ -118,6 +153,8 @@ class RunState(_State):
     next_look_at: float | None = None
     expires_at: float | None = None
     """When the upstream run expires, by our clock."""
+    seen_at: float = 0.0
+    """When the upstream run was last seen."""
     gathering_since: float | None = None
     poll_after_ms: int | None = None
     polls: int = 0
@@ -156,6 +193,14 @@ class RunState(_State):
     recreations: int = 0
     reworded: bool = False
     """A re-created run asked otherwise than the one before it. It stays so: models reword again."""
+
+    # executions: what workers run
+    executions: list[Execution] = []
+    begun: dict[str, list[int]] = {}
+    """The ordinals in use, by `Execution.intent`."""
+    begun_here: list[tuple[str, int]] = []
+    """What was begun for the present upstream run and may change something: digests of arguments
+    and ordinals."""
 
     # notices: who was asked, and what isn't with all receivers yet
     asked: list[Asked] = []

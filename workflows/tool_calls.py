@@ -1,130 +1,206 @@
-"""The calls of the open round that the worker answers itself, side by side with those of others."""
+"""The workers' part in the open round: who answers each call, and the tools that are run.
+
+What becomes of a call stands in the state; here are only the tasks.
+"""
 
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     import workflows.answers as answers
+    import workflows.executions as executions
+    import workflows.kept_approvals as kept_approvals
     from activities.heartbeat import HEARTBEAT_TIMEOUT
     from activities.tool_calls import ToolActivities
-    from activities.tools import Call, CallInput, ClassifyInput
-    from workflows.contract import (
-        ReceiptStatus,
-        ToolOutputMessage,
-        ToolOutputs,
-        tools_task_queue,
-    )
-    from workflows.state import OpenCall, RunState
+    from activities.tools import Call, Called, CallInput, Classified, ClassifyInput
+    from workflows.contract import RunRequest, tools_task_queue
+    from workflows.shown import Shown
+    from workflows.state import Execution, OpenCall, RunState
 
-BY = "tool:"
-"""What stands before a tool's name where a view says who gave an answer."""
-
-_TOO_LARGE = "The tool's output is too large for this round of calls."
-_CLASSIFY_WITHIN = timedelta(seconds=30)
-_MARGIN = 10.0
-"""Seconds beyond a tool's own time until its activity counts as stuck."""
+_CLASSIFY_WITHIN = timedelta(minutes=2)
+"""More than policies have; a ledger that is down is waited for by trying again."""
+_MARGIN = 3600.0
+"""Seconds beyond a tool's own time until its activity counts as stuck. A worker's death is told by
+heartbeats; this is for waiting until the ledger answers."""
 _RETRIES = RetryPolicy(maximum_interval=timedelta(seconds=3))
+_LOST = "no worker said in time what became of it"
 
 
 class ToolCalls:
-    """Drives them. What becomes of a call stands in the state; here are only the tasks."""
+    """Sees that what is the workers' to do is done.
 
-    def __init__(self, state: RunState, now: Callable[[], float]) -> None:
+    Args:
+        request: of the run.
+        state: of the run.
+        shown: what lists see, written when calls have found who answers them.
+        now: returns unix seconds.
+        time_left: returns how long anything may take.
+    """
+
+    def __init__(
+        self,
+        request: RunRequest,
+        state: RunState,
+        shown: Shown,
+        now: Callable[[], float],
+        time_left: Callable[[], timedelta],
+    ) -> None:
+        self._request = request
         self._state = state
         self._now = now
+        self._time_left = time_left
+        self._shown = shown
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._classifying: asyncio.Task[None] | None = None
+        self._asked: list[OpenCall] = []
+        self._is_closed = False
 
-    def unclassified(self) -> list[OpenCall]:
-        """Return the open calls of which nobody said yet who answers them."""
-        return [
-            call for call in answers.unanswered(self._state) if call.handled_by == "unclassified"
-        ]
-
-    async def classify(self, time_left: timedelta, is_news: Callable[[], bool]) -> None:
-        """Ask a worker who answers the calls; come back early when something else is news."""
-        calls = self.unclassified()
-        classifying = workflow.start_activity_method(
-            ToolActivities.classify,
-            ClassifyInput(
-                calls=[_call(call) for call in calls],
-                run_id=workflow.info().workflow_id,
-                attempt=self._state.attempt,
-                round=self._state.rounds,
-                asked_at=self._now(),
-            ),
-            task_queue=tools_task_queue(workflow.info().task_queue),
-            start_to_close_timeout=_CLASSIFY_WITHIN,
-            schedule_to_close_timeout=time_left,
-            retry_policy=_RETRIES,
-        )
-        await workflow.wait_condition(lambda: classifying.done() or is_news())
-        if not classifying.done():
-            classifying.cancel()
-        try:
-            classified = await classifying
-        except ActivityError:
+    def attend(self) -> None:
+        """See that each call is classified, and that what a worker is to run runs."""
+        state = self._state
+        if state.stop is not None or self._is_closed:
             return
-        for call in calls:
-            handling = classified.calls[call.id]
-            call.handled_by, call.timeout = handling.by, handling.timeout
-            call.rule, call.beside = handling.rule, handling.beside
-            if handling.output is not None:
-                self._deliver(call, handling.output)
+        self._classify()
+        executions.settled(state)
+        executions.resume(state)
+        executions.begin(state, self._now())
+        for execution in list(state.executions):
+            task = self._tasks.get(execution.id)
+            if not executions.wanted(state, execution):
+                self._give_up(execution)
+            elif task is None or task.done():
+                self._tasks[execution.id] = asyncio.create_task(self._run(execution))
 
-    def attend(self, time_left: timedelta) -> None:
-        """Run what is the worker's to run and isn't running."""
-        waiting = {c.id: c for c in answers.unanswered(self._state) if c.handled_by == "worker"}
-        for call_id in [each for each in self._tasks if each not in waiting]:
-            self._tasks.pop(call_id).cancel()
-        for call_id, call in waiting.items():
-            if call_id not in self._tasks:
-                self._tasks[call_id] = asyncio.create_task(self._answer(call, time_left))
+    async def close(self) -> None:
+        """Begin nothing any more in this execution of the workflow."""
+        self._is_closed = True
+        await self.drop()
 
     async def drop(self) -> None:
-        """Give up what is running: it only reads, and is run again where it is still wanted."""
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        for task in tasks:
+        """Give up what does no harm: what only reads is run again where it is still wanted."""
+        dropped = [] if self._classifying is None else [self._classifying]
+        self._classifying = None
+        reading = {each.id for each in self._state.executions if each.rule.read_only}
+        dropped += [self._tasks.pop(each) for each in reading if each in self._tasks]
+        for task in dropped:
             task.cancel()
-        if tasks:
-            await workflow.wait(tasks)
+        if dropped:
+            await workflow.wait(dropped)
 
-    async def _answer(self, call: OpenCall, time_left: timedelta) -> None:
-        if call.rule is None:
-            raise RuntimeError("No call is a worker's without a rule")
+    def _classify(self) -> None:
+        """Ask a worker who answers the calls of which nobody said yet."""
+        calls = [c for c in answers.unanswered(self._state) if c.handled_by == "unclassified"]
+        under_way = self._classifying is not None and not self._classifying.done()
+        if under_way and not all(any(call is each for each in self._asked) for call in calls):
+            # Another round has come meanwhile.
+            under_way = False
+        if self._classifying is not None and (not calls or not under_way):
+            self._classifying.cancel()
+            self._classifying = None
+        if calls and not under_way:
+            self._asked = calls
+            self._classifying = asyncio.create_task(self._take_classified(calls))
+
+    async def _take_classified(self, calls: list[OpenCall]) -> None:
+        state = self._state
         try:
-            called = await workflow.execute_activity_method(
-                ToolActivities.call,
-                CallInput(run_id=workflow.info().workflow_id, call=_call(call), rule=call.rule),
+            classified: Classified = await workflow.execute_activity_method(
+                ToolActivities.classify,
+                ClassifyInput(
+                    calls=[_call(call) for call in calls],
+                    run_id=workflow.info().workflow_id,
+                    attempt=state.attempt,
+                    round=state.rounds,
+                    model=None if state.run is None else state.run.model,
+                    asked_at=self._now(),
+                    begun=state.begun_here,
+                ),
                 task_queue=tools_task_queue(workflow.info().task_queue),
-                start_to_close_timeout=timedelta(seconds=call.timeout + _MARGIN),
-                schedule_to_close_timeout=time_left,
+                start_to_close_timeout=_CLASSIFY_WITHIN,
+                schedule_to_close_timeout=self._time_left(),
                 heartbeat_timeout=HEARTBEAT_TIMEOUT,
                 retry_policy=_RETRIES,
                 cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
             )
         except ActivityError:
-            # Cancelled, or no worker could say anything: somebody else may answer it.
-            called = None
-        if called is None or called.output is None:
-            call.handled_by = "caller"
+            # Cancelled, or the run's time is over.
+            return
+        for call in calls:
+            if any(call is each for each in state.calls) and call.handled_by == "unclassified":
+                handling = classified.calls[call.id]
+                call.handled_by, call.timeout = handling.by, handling.timeout
+                call.rule, call.beside = handling.rule, handling.beside
+                if handling.output is not None:
+                    answers.give(
+                        state, call, handling.output, executions.BY + call.name, self._now()
+                    )
+                kept_approvals.attach(state, call)
+        answers.use_early(state)
+        self._attend_again()
+
+    async def _run(self, execution: Execution) -> None:
+        try:
+            called: Called = await workflow.execute_activity_method(
+                ToolActivities.call,
+                CallInput(
+                    run_id=workflow.info().workflow_id,
+                    call=_call(execution, execution.tool_call_id),
+                    rule=execution.rule,
+                    ordinal=execution.ordinal,
+                    attempt=execution.attempt,
+                    round=execution.round,
+                    model=None if self._state.run is None else self._state.run.model,
+                    room=execution.room,
+                    decisions=execution.decisions,
+                ),
+                task_queue=tools_task_queue(workflow.info().task_queue),
+                start_to_close_timeout=timedelta(seconds=execution.timeout + _MARGIN),
+                schedule_to_close_timeout=self._tools_time_left(execution),
+                heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                retry_policy=_RETRIES,
+                cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
+            )
+        except ActivityError as error:
+            if not is_cancelled_exception(error) and not execution.rule.read_only:
+                executions.doubt(self._state, execution, _LOST)
+                self._shown.update(self._state)
+            return
+        self._take(execution, called)
+        self._attend_again()
+
+    def _take(self, execution: Execution, called: Called) -> None:
+        self._tasks.pop(execution.id, None)
+        if called.outcome == "changed":
+            executions.undo(self._state, execution)
+        elif called.outcome == "uncertain" or called.output is None:
+            executions.doubt(self._state, execution, called.reason or _LOST)
         else:
-            self._deliver(call, called.output)
+            executions.end(self._state, execution, called.output, self._now())
 
-    def _deliver(self, call: OpenCall, output: str) -> None:
-        for text in (output, _TOO_LARGE):
-            message = ToolOutputMessage(tool_call_id=call.id, output=text)
-            delivery = ToolOutputs(tool_outputs=[message], by=BY + call.name)
-            (receipt,) = answers.deliver(self._state, delivery, now=self._now(), by_signal=False)
-            if receipt.status != ReceiptStatus.TOO_LARGE:
-                return
-        call.handled_by = "caller"
+    def _attend_again(self) -> None:
+        self.attend()
+        self._shown.update(self._state)
+
+    def _give_up(self, execution: Execution) -> None:
+        task = self._tasks.pop(execution.id, None)
+        if task is not None:
+            task.cancel()
+        if execution.uncertain is None:
+            self._state.executions.remove(execution)
+
+    def _tools_time_left(self, execution: Execution) -> timedelta:
+        if execution.rule.read_only:
+            return self._time_left()
+        # It is waited for when the run ends; to give it up tells nothing of what it did.
+        ending = timedelta(seconds=self._request.options.timing.cancel_for)
+        return self._time_left() + ending
 
 
-def _call(call: OpenCall) -> Call:
-    return Call(id=call.id, name=call.name, arguments=call.arguments)
+def _call(call: Any, call_id: str | None = None) -> Call:
+    return Call(id=call_id or call.id, name=call.name, arguments=call.arguments)
