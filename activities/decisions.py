@@ -19,6 +19,7 @@ from activities.decision import (
     may_decide,
     same_person,
 )
+from activities.heartbeat import heartbeating
 from activities.tools import Busy, Call, Rule, Toolbox
 from ledger import Ledger
 from ledger.approval import Approval, ApprovalKey, Standing
@@ -93,12 +94,16 @@ class DecisionActivities:
     @activity.defn(name="decisions.verify")
     async def verify(self, input: VerifyInput) -> Verified:
         """Tell whether a decision is true and allowed, and write down that it is, or isn't."""
+        async with heartbeating():
+            return await self._verified(input)
+
+    async def _verified(self, input: VerifyInput) -> Verified:
         try:
             check(input.decision)
         except InvalidDecision as error:
             return Verified(refusal=f"The decision is malformed: {error}.")
         # Not what the input says: anybody may start a workflow that says what he likes.
-        run_id = activity.info().workflow_id
+        run_id = activity.info().workflow_id or ""
         refused = self._refusal(input, run_id) or await self._problem_of_arguments(input)
         if refused is None:
             await self._record(input)

@@ -10,11 +10,12 @@ from activities.decision import (
     DecisionReceipt,
     DecisionStatus,
     digest,
+    may_decide,
     same_person,
 )
 from activities.tools import Rule
 from workflows import answers
-from workflows.approval import Approval, claimant, deadline, is_asked
+from workflows.approval import Approval, StandingApproval, claimant, deadline, is_asked
 from workflows.contract import DecisionView, ReceiptStatus, ToolOutputMessage
 from workflows.state import OpenCall, RunState
 
@@ -49,6 +50,12 @@ def assess(
 def call_of(state: RunState, decision: Decision) -> OpenCall | None:
     """Return the open round's call that a decision is about."""
     return next((call for call in state.calls if call.id == decision.tool_call_id), None)
+
+
+def standing_of(state: RunState, decision: Decision) -> StandingApproval | None:
+    """Return the approval for the rest of the run that was given on a decision's call."""
+    its = (s for s in state.standing if s.decision.tool_call_id == decision.tool_call_id)
+    return next(its, None)
 
 
 def content(decision: Decision) -> str:
@@ -91,19 +98,18 @@ def _find(state: RunState, decision_id: str) -> DecisionView | None:
 
 
 def _revocation(state: RunState, decision: Decision) -> _Refusal:
-    for standing in state.standing:
-        rule = standing.rule
-        if standing.decision.tool_call_id != decision.tool_call_id:
-            continue
-        if _digests(rule) != (decision.arguments_digest, decision.tool_digest):
-            return _other_digest()
-        if not is_asked(rule, Approval(), decision):
-            return DecisionStatus.NOT_ALLOWED, f"{decision.by} is none of those who may decide."
-        return DecisionStatus.RECORDED, "Recorded; it is being verified."
-    return (
-        DecisionStatus.NOT_WAITING,
-        "Nothing was approved for the rest of the run on this call, or it is revoked already.",
-    )
+    standing = standing_of(state, decision)
+    if standing is None:
+        message = "Nothing was approved for the rest of the run on this call, or it is revoked."
+        return DecisionStatus.NOT_WAITING, message
+    if _digests(standing.rule) != (decision.arguments_digest, decision.tool_digest):
+        return _other_digest()
+    rule = standing.rule
+    if not may_decide(decision.by, decision.groups, rule.approvers, rule.groups):
+        return DecisionStatus.NOT_ALLOWED, f"{decision.by} is none of those who may decide."
+    if any(content(each) == content(decision) for each in state.revoking):
+        return DecisionStatus.DUPLICATE, "This decision was recorded; it is being verified."
+    return DecisionStatus.RECORDED, "Recorded; it is being verified."
 
 
 def _gone(state: RunState, decision: Decision) -> _Refusal:

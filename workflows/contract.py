@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from activities.contract import canonical_json as canonical_json  # noqa: PLC0414 - it is had from here
 from activities.decision import DecisionKind
+from activities.tools import Beside
 from runsapi import Run
 
 WORKFLOW = "Run"
@@ -27,6 +28,7 @@ NUDGE_SIGNAL = "nudge"
 SUBMIT_TOOL_OUTPUTS_UPDATE = "submit_tool_outputs"
 CANCEL_UPDATE = "cancel"
 UPDATE_METADATA_UPDATE = "update_metadata"
+DECIDE_UPDATE = "decide"
 VIEW_QUERY = "view"
 
 REQUEST_MEMO = "runlane_request"
@@ -38,6 +40,8 @@ is `requires_action`, for clearing it would cost an event."""
 NOTHING_NEW = "NothingNew"
 """Type of the error by which `submit_tool_outputs` refuses a request in which nothing is new; its
 details are the `Receipts`."""
+NOT_RECORDED = "DecisionNotRecorded"
+"""Type of the error by which `decide` refuses a decision; its details are the `DecisionReceipt`."""
 RUN_IS_ENDING = "RunIsEnding"
 """Type of the error by which a message comes too late for a run that has ended or is ending."""
 INVALID_MESSAGE = "InvalidMessage"
@@ -167,6 +171,8 @@ class RunRequest(_Message):
     created_at: float
     """Unix seconds by the caller's clock; the run's `created_at`, and what lists are ordered by."""
     owner: str = ""
+    requested_by: str | None = None
+    """The person who asked for it, where the face knows; whom a tool's rule may let not approve."""
     has_key: bool = False
     """The run's id belongs to an idempotency key: the same id comes again after Temporal, set back
     to a copy of its database, has forgotten the run."""
@@ -280,16 +286,48 @@ class AttemptView(_Message):
     created_at: int | None = None
 
 
+class Approvals(_Message):
+    """How many people have approved a call, and must."""
+
+    have: int = 0
+    need: int = 1
+
+
 class PendingCall(_Message):
-    """A tool call that waits for its answer."""
+    """A tool call that waits for its answer: the caller's, or one that people must decide."""
 
     tool_call_id: str
     name: str
     arguments: str
     arguments_digest: str
+    """Of the text; where people decide, of the arguments as canonical JSON."""
     attempt: int = 1
     round: int = 1
     since_at: float | None = None
+    handled_by: Literal["caller", "people"] = "caller"
+    state: Literal["waiting", "approved", "running", "uncertain"] = "waiting"
+    """`approved`: it runs when a live upstream run asks for it. `uncertain`: it may have run, and
+    a person must say."""
+    # What follows is of calls that people decide:
+    tool_digest: str | None = None
+    """Of the tool's schema."""
+    reason: str | None = None
+    """Why people must decide; where it is uncertain, why nobody knows."""
+    groups: list[str] = []
+    """Those whose turn it is."""
+    approvers: list[str] = []
+    approvals: Approvals | None = None
+    approved_by: list[str] = []
+    claimed_by: str | None = None
+    """As of `claimed_at`; an hour later it is over."""
+    claimed_at: float | None = None
+    deadline_at: float | None = None
+    outcome: str | None = None
+    """What happens at the deadline: `reject`, `fail` or `escalate`."""
+    checking: bool = False
+    """A decision on it is being verified."""
+    beside: list[Beside] = []
+    """What its tool did in this run before, with other arguments."""
 
 
 class AnswerOutcome(StrEnum):
@@ -420,6 +458,7 @@ class RunlaneView(_Message):
     early: list[str] = []
     """Ids of answers that came before anybody asked for them."""
     rejected: list[RejectedAnswer] = []
+    decisions: list[DecisionView] = []
     polls: int = 0
     rounds: int = 0
     recreations: int = 0

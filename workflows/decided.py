@@ -22,7 +22,7 @@ _REJECTED = "A person rejected this call, so it was not run. The reason: "
 _REJECTED_UNCERTAIN = "Whether this call was run is not known. A person says: "
 _TOO_LATE = "Nobody decided about this call in time, so it was not run."
 _TOO_LATE_UNCERTAIN = "Whether this call was run is not known; nobody could say in time."
-Became = Literal["counted", "late", "refused"]
+Became = Literal["checking", "counted", "late", "refused"]
 _TRANSIENT = (DecisionKind.CLAIM, DecisionKind.RELEASE)
 
 
@@ -148,6 +148,24 @@ def settle(call: OpenCall, rule: Rule) -> None:
         call.handled_by, call.uncertain = "worker", None
 
 
+def shown(decision: Decision, became: Became, reason: str | None, now: float) -> DecisionView:
+    """Return what a view tells of a decision."""
+    return DecisionView(
+        id=decision.id,
+        kind=decision.kind,
+        tool_call_id=decision.tool_call_id,
+        by=decision.by,
+        at=decision.at,
+        recorded_at=now,
+        state=became,
+        reason=reason,
+        note=None if decision.note is None else decision.note[:MAX_NOTE_SHOWN],
+        for_rest_of_run=decision.for_rest_of_run,
+        face=decision.face,
+        digest=content(decision),
+    )
+
+
 def _waiting(state: RunState, decision: Decision) -> OpenCall | None:
     calls = (call for call in _asked(state) if call.id == decision.tool_call_id)
     return next(calls, None)
@@ -218,22 +236,7 @@ def _revoke(state: RunState, decision: Decision) -> None:
 def _remember(
     state: RunState, decision: Decision, became: Became, reason: str | None, now: float
 ) -> None:
-    state.decisions.append(
-        DecisionView(
-            id=decision.id,
-            kind=decision.kind,
-            tool_call_id=decision.tool_call_id,
-            by=decision.by,
-            at=decision.at,
-            recorded_at=now,
-            state=became,
-            reason=reason,
-            note=None if decision.note is None else decision.note[:MAX_NOTE_SHOWN],
-            for_rest_of_run=decision.for_rest_of_run,
-            face=decision.face,
-            digest=content(decision),
-        )
-    )
+    state.decisions.append(shown(decision, became, reason, now))
     passing = [each for each in state.decisions if _is_passing(each)]
     gone = {id(each) for each in passing[:-MAX_REFUSED]}
     if gone:

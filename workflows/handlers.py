@@ -8,11 +8,13 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
-    from workflows import answers, contract, progress
-    from workflows.messages import check_metadata, check_tool_outputs
+    from activities.decision import Decision, DecisionReceipt, DecisionStatus
+    from workflows import answers, approvals, contract, decided, progress
+    from workflows.messages import check_decision, check_metadata, check_tool_outputs
     from workflows.notices import Notices
     from workflows.shown import Shown, memo
     from workflows.state import RunInput, RunState, StopReason
+    from workflows.verifications import Verifications
     from workflows.view import run_view, shown_status
 
 NUDGE_SPACING = 2.0
@@ -29,6 +31,9 @@ class RunHandlers:
         self._options = input.request.options
         self._state = input.state or self._first_state()
         self._shown = Shown(self._state)
+        self._verifications = Verifications(
+            self._request, self._state, self._now, self._decision_counts
+        )
         self._notices = Notices(self._state, self._now)
         self._polled_at = 0.0
         self._nudged = False
@@ -67,6 +72,22 @@ class RunHandlers:
         if not receipts.is_new():
             raise ApplicationError("Nothing in this is new", receipts, type=contract.NOTHING_NEW)
 
+    @workflow.update(name=contract.DECIDE_UPDATE)
+    def decide(self, decision: Decision) -> DecisionReceipt:
+        """Take a decision; `view` tells whether it is true, and counts."""
+        receipt = self._assess(decision)
+        if receipt.status is DecisionStatus.RECORDED:
+            decided.record(self._state, decision, self._now())
+            self._verifications.attend()
+        return receipt
+
+    @decide.validator
+    def _refuse_idle_decision(self, decision: Decision) -> None:
+        check_decision(decision)
+        receipt = self._assess(decision)
+        if receipt.status is not DecisionStatus.RECORDED:
+            raise ApplicationError(receipt.message, receipt, type=contract.NOT_RECORDED)
+
     @workflow.update(name=contract.CANCEL_UPDATE)
     def cancel(self, request: contract.CancelRequest) -> contract.Acknowledged:
         """Record that the run is to be cancelled; `view` tells what came of it."""
@@ -98,6 +119,19 @@ class RunHandlers:
         # While blocked also during a try: that one may have left before the mending was done.
         if self._state.blocked is not None or self._now() - self._polled_at >= NUDGE_SPACING:
             self._nudged = True
+
+    def _decision_counts(self) -> None:
+        """Go on with what has changed by a decision; the workflow knows more of it."""
+        self._shown.update(self._state)
+
+    def _assess(self, decision: Decision) -> DecisionReceipt:
+        return approvals.assess(
+            self._state,
+            decision,
+            run_id=workflow.info().workflow_id,
+            requested_by=self._request.requested_by,
+            now=self._now(),
+        )
 
     def _stop(self, reason: StopReason) -> None:
         if progress.stop(self._state, reason, self._now()):

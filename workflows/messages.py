@@ -6,6 +6,7 @@ large may ever become part of a history.
 
 from temporalio.exceptions import ApplicationError
 
+from activities.decision import Decision, InvalidDecision, check
 from workflows.contract import (
     INVALID_MESSAGE,
     MAX_ID_LENGTH,
@@ -39,6 +40,18 @@ def check_tool_outputs(outputs: ToolOutputs) -> None:
     size = len(outputs.model_dump_json().encode())
     if size > MAX_MESSAGE_BYTES:
         raise _invalid(f"tool_outputs must be at most {MAX_MESSAGE_BYTES} bytes, got {size}")
+
+
+def check_decision(decision: Decision) -> None:
+    """Refuse a malformed decision.
+
+    Raises:
+        ApplicationError: Of type `InvalidMessage`; it names the field and the limit.
+    """
+    try:
+        check(decision)
+    except InvalidDecision as error:
+        raise _invalid(str(error)) from None
 
 
 def check_metadata(metadata: dict[str, str]) -> None:

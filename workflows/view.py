@@ -1,12 +1,16 @@
 """What a run shows of itself: the protocol's Run object, and what Runlane knows beside it. Pure."""
 
 from activities.contract import answerable
+from activities.decision import Decision
 from runsapi import TERMINAL, Run, RunStatus
-from workflows import answers
+from workflows import answers, decided
+from workflows.approval import Approval, asked_groups, deadline
 from workflows.contract import (
     PENDING_ARGUMENTS_SHOWN,
     PENDING_MEMO_BYTES,
     AnswerView,
+    Approvals,
+    DecisionView,
     PendingCall,
     RunlaneView,
     RunRequest,
@@ -14,7 +18,7 @@ from workflows.contract import (
     canonical_json,
     content_digest,
 )
-from workflows.state import RunState, StopReason
+from workflows.state import OpenCall, RunState, StopReason
 
 _NULL_UNTIL_ENDED = ("cancelled_at", "completed_at", "failed_at")
 
@@ -51,6 +55,7 @@ def run_view(run_id: str, request: RunRequest, state: RunState) -> RunView:
             ],
             early=list(state.early),
             rejected=state.rejected,
+            decisions=[*state.decisions, *map(_checking, decided.unverified(state))],
             polls=state.polls,
             rounds=state.rounds,
             recreations=state.recreations,
@@ -186,19 +191,58 @@ def needs_attention(state: RunState) -> str | None:
 
 
 def pending_calls(state: RunState) -> list[PendingCall]:
-    """Return the calls that wait for an answer."""
+    """Return the calls that wait for the caller, for people, or for what people let run."""
     return [
-        PendingCall(
-            tool_call_id=call.id,
-            name=call.name,
-            arguments=call.arguments,
-            arguments_digest=content_digest(call.arguments),
-            attempt=state.attempt,
-            round=state.rounds,
-            since_at=call.since_at,
-        )
-        for call in answers.awaited(state)
+        _pending(state, call)
+        for call in answers.unanswered(state)
+        if call.handled_by in ("caller", "people") or call.approval is not None
     ]
+
+
+def _pending(state: RunState, call: OpenCall) -> PendingCall:
+    pending = PendingCall(
+        tool_call_id=call.id,
+        name=call.name,
+        arguments=call.arguments,
+        arguments_digest=content_digest(call.arguments),
+        attempt=state.attempt,
+        round=state.rounds,
+        since_at=call.since_at,
+    )
+    rule, approval = call.rule, call.approval or Approval()
+    if call.handled_by == "caller" or rule is None:
+        return pending
+    return pending.model_copy(
+        update={
+            "handled_by": "people",
+            "state": _state_of(state, call),
+            "arguments_digest": rule.arguments_digest,
+            "tool_digest": rule.tool_digest,
+            "reason": call.uncertain or rule.reason,
+            "groups": asked_groups(rule, approval),
+            "approvers": rule.approvers,
+            "approvals": Approvals(have=len(approval.approvals), need=rule.approvals),
+            "approved_by": approval.by,
+            "claimed_by": approval.claimed_by,
+            "claimed_at": None if approval.claimed_by is None else approval.claimed_at,
+            "deadline_at": deadline(rule, approval),
+            "outcome": rule.outcome if rule.deadlines else None,
+            "checking": approval.checking is not None,
+            "beside": call.beside,
+        }
+    )
+
+
+def _state_of(state: RunState, call: OpenCall) -> str:
+    if call.uncertain is not None:
+        return "uncertain"
+    if call.handled_by == "people":
+        return "waiting"
+    return "approved" if is_parked(state) else "running"
+
+
+def _checking(decision: Decision) -> DecisionView:
+    return decided.shown(decision, "checking", None, decision.at)
 
 
 def pending_memo(state: RunState) -> list[dict[str, object]]:
@@ -210,8 +254,14 @@ def pending_memo(state: RunState) -> list[dict[str, object]]:
     shown: list[dict[str, object]] = []
     size = len("[]")
     for call in pending_calls(state):
-        entry = call.model_dump(mode="json")
+        if call.state in ("approved", "running"):
+            # Nobody has to do anything about it, and each change costs an event.
+            continue
+        entry = call.model_dump(mode="json", exclude_defaults=True)
         entry["arguments"] = call.arguments[:PENDING_ARGUMENTS_SHOWN]
+        entry["reason"] = None if call.reason is None else call.reason[:PENDING_ARGUMENTS_SHOWN]
+        for name in ("beside", "checking"):
+            entry.pop(name, None)
         more = len(canonical_json(entry).encode()) + len(",")
         if size + more <= PENDING_MEMO_BYTES:
             size += more
