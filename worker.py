@@ -208,7 +208,7 @@ async def run(
             key_file=settings.upstream_api_key_file,
         )
         watching = asyncio.create_task(recovery.run())
-        monitor.watch(client, workers)
+        monitor.watch(client, ledger, workers)
         stopping = asyncio.create_task(stop.wait())
         ready(client, monitor)
         # A worker that ends by itself has failed: end the process, so that somebody starts it anew.

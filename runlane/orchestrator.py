@@ -28,12 +28,13 @@ from runlane.errors import (
 from runlane.listing import ListQuery, RunList, checked_kind
 from runlane.payload_store import AbsentPayloadStore
 from runlane.rpc import explained
-from runlane.settings import Settings
+from runlane.settings import Settings, SettingsError
 from runlane.steps import Steps
+from runlane.stops import Stops, marked
 from runlane.streaming import RunStream
 from runlane.visibility import request_memo
 from runlane.waiting import PATIENCE, Look, watch
-from runsapi import Run, RunStatus
+from runsapi import TERMINAL, Run, RunStatus
 from workflows.contract import (
     CANCEL_UPDATE,
     MAX_MESSAGE_BYTES,
@@ -67,7 +68,8 @@ class Runlane:
         """
         self._client = client
         self._settings = settings or Settings()
-        self.runs = Runs(client, self._settings)
+        self.stops = Stops(self._settings, client)
+        self.runs = Runs(client, self._settings, self.stops)
 
     @classmethod
     async def connect(
@@ -98,10 +100,11 @@ class Runlane:
 class Runs:
     """Runs by the protocol's method names. Each returned `Run` is the protocol's object."""
 
-    def __init__(self, client: Client, settings: Settings) -> None:
+    def __init__(self, client: Client, settings: Settings, stops: Stops) -> None:
         """Share the connection of `Runlane`, which makes this."""
         self._client = client
         self._settings = settings
+        self._stops = stops
         self.steps = Steps(client, settings)
 
     async def create(
@@ -181,7 +184,13 @@ class Runs:
         Where no worker answered within 2 s, `runlane.worker` is false and `runlane.known_at` says
         when what is shown was written.
         """
-        return await self._view(run_id, thread_id, PATIENCE)
+        view = await self._view(run_id, thread_id, PATIENCE)
+        if view.run.status in TERMINAL:
+            return view
+        # A view is not kept from anybody because the ledger is.
+        with contextlib.suppress(RunlaneError, SettingsError):
+            [view] = marked([view], await self._stops.seen())
+        return view
 
     def list(
         self,

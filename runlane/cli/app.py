@@ -22,6 +22,7 @@ from runlane.cli import (
     services,
     session,
     shows,
+    stops,
     tools,
 )
 from runlane.cli.options import COMPLETE, Json
@@ -46,6 +47,7 @@ runs.add_to(app)
 shows.add_to(app)
 answers.add_to(app)
 blocked.add_to(app)
+stops.add_to(app)
 tools.add_to(app)
 doctor.add_to(app)
 pruning.add_to(app)

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runlane.cli import STARTED, output, session
+from runlane.cli import STARTED, output, session, stops
 from runlane.errors import ExitCode, WaitTimeout
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def how_to_answer(view: "RunView") -> str:
 def remarks(view: "RunView") -> list[str]:
     """Return what hinders a run, in a few words each."""
     known = view.runlane
-    found = []
+    found = stops.remark(view)
     if known.parked:
         found.append("parked: the upstream run expired, the calls still wait")
     if known.blocked is not None:
@@ -128,7 +128,7 @@ def remarks(view: "RunView") -> list[str]:
         found.append(output.safe(known.needs_attention))
     if known.cancel_requested and view.run.status not in ("cancelling", "cancelled"):
         found.append("cancel requested")
-    if known.retrying is not None:
+    if known.retrying is not None and known.stopped is None:
         found.append(f"trying again: {output.shortened(known.retrying, 160)}")
     return found
 

@@ -92,22 +92,33 @@ def perform(work: Callable[["Runlane"], Awaitable[int]]) -> None:
     """Connect as the environment says, do the work, and end with the exit code it returns."""
 
     async def connected() -> int:
+        # Deferred: Temporal's client takes half a second to import, and `--help` needs none.
+        from runlane.orchestrator import Runlane  # noqa: PLC0415
+
+        return await work(await Runlane.connect())
+
+    perform_apart(connected)
+
+
+def perform_apart(work: Callable[[], Awaitable[int]]) -> None:
+    """Do work that connects by itself, if at all, and end with the exit code it returns."""
+
+    async def interruptible() -> int:
         with contextlib.suppress(NotImplementedError):  # on Windows Ctrl-C is asyncio's own
             asyncio.get_running_loop().add_signal_handler(
                 signal.SIGINT, _interrupt, asyncio.current_task()
             )
-        # Deferred: Temporal's client takes half a second to import, and `--help` needs none.
+        # Deferred, as above.
         from runlane.monitoring import traces  # noqa: PLC0415
-        from runlane.orchestrator import Runlane  # noqa: PLC0415
 
         try:
-            return await work(await Runlane.connect())
+            return await work()
         finally:
             # The process ends without Python's own last words.
             traces.flush()
 
     try:
-        code = asyncio.run(connected())
+        code = asyncio.run(interruptible())
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise Interrupted(_goes_on()) from None
     raise typer.Exit(code)

@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 import typer
 
 from runlane.cli import blocked as blocked_runs
-from runlane.cli import output, progress, session
+from runlane.cli import output, progress, session, stops
 from runlane.cli.options import Json, RunId
-from runlane.errors import ExitCode
+from runlane.errors import ExitCode, RunlaneError
 
 if TYPE_CHECKING:
+    from ledger.stops import Stop
     from runlane.orchestrator import Runlane
     from workflows.contract import RunView
 
@@ -91,6 +92,7 @@ def _list(
 
     async def work(client: "Runlane") -> int:
         from runlane import workers  # noqa: PLC0415
+        from runlane.stops import marked  # noqa: PLC0415
 
         page = await client.runs.list(
             thread,
@@ -103,6 +105,8 @@ def _list(
         )
         if only_blocked:
             page = replace(page, views=await blocked_runs.read(client, page.views))
+        standing, problem = await _stops_seen(client)
+        page = replace(page, views=marked(page.views, standing))
         if session.wants_json():
             output.document(page.as_json())
         elif not page.data:
@@ -115,12 +119,23 @@ def _list(
                 output.table(("run", "status", "created", "thread", "waits for"), rows, styled=1)
             if page.has_more:
                 _mention_next_page(page.last_id, page.first_id, before=before, after=after)
+        stops.mention(standing, problem)
         _mention_unreadable(page.views)
         seen = await workers.last_seen(client.temporal, client.settings.task_queue)
         output.note(_age_of_list(seen, client.settings.task_queue))
         return int(ExitCode.DONE)
 
     session.perform(work)
+
+
+async def _stops_seen(client: "Runlane") -> "tuple[Sequence[Stop], str | None]":
+    from runlane.settings import SettingsError  # noqa: PLC0415
+
+    try:
+        return await client.stops.seen(), None
+    except (RunlaneError, SettingsError) as error:
+        # The list is there all the same.
+        return [], str(error)
 
 
 def _short(view: "RunView") -> list[tuple[str, str]]:
@@ -237,6 +252,8 @@ def _row(view: "RunView") -> tuple[str, ...]:
     )
     if len(calls) > 1:
         waits += f" and {len(calls) - 1} more"
+    if view.runlane.stopped is not None:
+        waits = f"stopped: {output.shortened(view.runlane.stopped.reason, 40)}"
     if view.runlane.blocked is not None:
         waits = f"blocked: {view.runlane.blocked.kind}"
     if view.runlane.unreadable is not None:

@@ -8,9 +8,9 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -20,7 +20,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from runlane.monitoring.figures import RunFigures
 from runlane.monitoring.readiness import Readiness
 from runlane.monitoring.sdk_metrics import DRAIN_SECONDS, SdkMetrics
 from runlane.settings import Address, SettingsError
@@ -37,6 +36,13 @@ _T = TypeVar("_T")
 _logger = logging.getLogger("runlane.monitoring")
 
 
+class Figures(Protocol):
+    """Metrics that are asked for when somebody scrapes."""
+
+    async def refresh(self) -> None:
+        """Ask, and come back in a few seconds whatever happens."""
+
+
 class Endpoint:
     """Serves what a worker says of itself while `async with` lasts."""
 
@@ -45,7 +51,7 @@ class Endpoint:
         address: Address,
         registry: CollectorRegistry,
         *,
-        figures: RunFigures,
+        figures: Sequence[Figures],
         readiness: Readiness,
         sdk: SdkMetrics | None = None,
     ) -> None:
@@ -127,9 +133,12 @@ class Endpoint:
 
     async def _metrics(self, request: Request) -> Response:
         with suppress(_LoopStuck):
-            await self._in_worker(self._figures.refresh())
+            await self._in_worker(self._refresh())
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encoder(self._registry), headers={"Content-Type": content_type})
+
+    async def _refresh(self) -> None:
+        await asyncio.gather(*(each.refresh() for each in self._figures))
 
     async def _healthz(self, _: Request) -> Response:
         try:

@@ -9,11 +9,13 @@ from prometheus_client import CollectorRegistry
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from ledger import Ledger
 from runlane.monitoring import logs, metrics, traces
 from runlane.monitoring.endpoint import Endpoint
 from runlane.monitoring.figures import RunFigures
 from runlane.monitoring.readiness import Readiness
 from runlane.monitoring.sdk_metrics import SdkMetrics
+from runlane.monitoring.stops import StopFigures
 from runlane.settings import Address
 
 
@@ -33,6 +35,7 @@ class Monitor:
         """Of the endpoint."""
         self._address = address
         self._figures = RunFigures()
+        self._stops = StopFigures()
         self._readiness = Readiness()
         self._ends = AsyncExitStack()
 
@@ -49,10 +52,14 @@ class Monitor:
         sdk = SdkMetrics()
         logs.start_runtime(sdk)
         registry = CollectorRegistry()
-        for collector in (metrics.REGISTRY, self._figures, sdk):
+        for collector in (metrics.REGISTRY, self._figures, self._stops, sdk):
             registry.register(collector)
         endpoint = Endpoint(
-            self._address, registry, figures=self._figures, readiness=self._readiness, sdk=sdk
+            self._address,
+            registry,
+            figures=(self._figures, self._stops),
+            readiness=self._readiness,
+            sdk=sdk,
         )
         self.url = (await self._ends.enter_async_context(endpoint)).url
         return self
@@ -67,14 +74,16 @@ class Monitor:
         await self._ends.aclose()
         traces.flush()
 
-    def watch(self, client: Client, workers: Sequence[Worker]) -> None:
+    def watch(self, client: Client, ledger: Ledger, workers: Sequence[Worker]) -> None:
         """Show these workers, and the runs of their namespace.
 
         Args:
             client: that they use.
+            ledger: likewise.
             workers: the first one has workflows and activities, the others activities.
         """
         self._figures.use(client)
+        self._stops.use(ledger)
         self._readiness.watch(client, workers, [worker.task_queue for worker in workers])
 
     def end(self) -> None:

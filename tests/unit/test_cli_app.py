@@ -123,7 +123,10 @@ def test_a_dry_run_prints_what_would_be_sent(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("runlane re", ["retrieve"]), ("runlane s", ["simulate", "steps", "submit"])],
+    [
+        ("runlane re", ["resume", "retrieve"]),
+        ("runlane s", ["simulate", "steps", "stop", "stops", "submit"]),
+    ],
 )
 def test_completion_completes(line: str, words: list[str]) -> None:
     """What the script asks for is answered."""

@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +21,15 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 from temporalio.runtime import Runtime, TelemetryConfig
 
+from ledger import Ledger, Location
+from ledger.stops import Scope, Stop
 from runlane.monitoring import endpoint, logs, metrics, traces
 from runlane.monitoring.endpoint import Endpoint
 from runlane.monitoring.figures import RunFigures, _Figures
 from runlane.monitoring.readiness import Readiness
 from runlane.monitoring.sdk_metrics import SdkMetrics
 from runlane.monitoring.spans import Tracing
+from runlane.monitoring.stops import StopFigures
 from runlane.settings import Address, LogFormat, SettingsError
 from runsapi import (
     APIConnectionError,
@@ -59,7 +63,7 @@ async def test_an_event_loop_that_stands_still(monkeypatch: pytest.MonkeyPatch) 
         for path in ("/healthz", "/readyz", "/metrics"):
             answers[path] = httpx.get(url + path, timeout=30)
 
-    served = Endpoint(LOOPBACK, metrics.REGISTRY, figures=RunFigures(), readiness=Readiness())
+    served = Endpoint(LOOPBACK, metrics.REGISTRY, figures=[RunFigures()], readiness=Readiness())
     async with served:
         asking = asyncio.create_task(asyncio.to_thread(ask, served.url))
         await asyncio.sleep(0)
@@ -184,7 +188,10 @@ def test_the_page_has_each_metric() -> None:
 def _shown_figures() -> list[Metric]:
     figures = RunFigures()
     figures._figures = _Figures(runs={"queued": 1}, blocked={"quota": 1}, waiting_since=1.0, at=2.0)
-    return list(figures.collect())
+    stops = StopFigures()
+    since = datetime(2026, 11, 23, tzinfo=UTC)
+    stops._stops = [Stop(scope=Scope.ALL, by="ann", reason="prices", since=since)]
+    return [*figures.collect(), *stops.collect()]
 
 
 def logged(log_format: LogFormat, say: Callable[[logging.Logger], Any]) -> str:
@@ -312,3 +319,22 @@ async def test_a_collector_that_never_answers(monkeypatch: pytest.MonkeyPatch) -
         await asyncio.to_thread(tracing.flush)
 
         assert 1 < time.monotonic() - began < 20
+
+
+async def test_a_stop_is_seen_by_who_scrapes(tmp_path: Path) -> None:
+    """At once, with who and why; and as it was last, while the ledger doesn't answer."""
+    figures, registry = StopFigures(), CollectorRegistry()
+    registry.register(figures)
+    await figures.refresh()
+    assert {} == samples(registry)
+    async with await Ledger.open(Location.in_directory(tmp_path)) as ledger:
+        figures.use(ledger)
+        since = datetime(2026, 11, 23, tzinfo=UTC)
+        await ledger.stops.stop(
+            Stop(scope=Scope.TOOL, target="refund", by="ann", reason="two at once", since=since)
+        )
+        await figures.refresh()
+        assert {"runlane_stopped ann two at once tool refund": 1.0} == samples(registry)
+
+    await figures.refresh()
+    assert {"runlane_stopped ann two at once tool refund": 1.0} == samples(registry)

@@ -1,0 +1,192 @@
+"""The kill switch on the command line: stop, resume, and which stops stand."""
+
+# ruff: noqa: FBT002, FBT001 - typer reads a command's options from its parameters
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from runlane.cli import output, session
+from runlane.cli.options import Json
+from runlane.errors import ExitCode, InvalidRequest
+
+if TYPE_CHECKING:
+    from ledger.stops import Stop
+    from runlane.stops import Stops
+    from workflows.contract import RunView, StoppedView
+
+_All: TypeAlias = Annotated[bool, typer.Option("--all", help="Everything.")]
+_Tool: TypeAlias = Annotated[
+    str | None, typer.Option("--tool", metavar="NAME", help="Only runs of this tool.")
+]
+_Run: TypeAlias = Annotated[
+    str | None, typer.Option("--run", metavar="RUN_ID", help="Only this run.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the commands their names."""
+    app.command("stop")(_stop)
+    app.command("resume")(_resume)
+    app.command("stops")(_list)
+
+
+def _stop(
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Shown wherever it holds something up.")
+    ],
+    all: _All = False,
+    tool: _Tool = None,
+    run: _Run = None,
+    json: Json = False,
+) -> None:
+    """Let nothing new begin: no create, no submit, no tool.
+
+    What has begun goes on, and so do waiting, deciding and cancelling. It holds on all workers
+    and over restarts, until:  runlane resume
+    """
+    _check_one(all, tool, run)
+
+    async def work() -> int:
+        ordered = await _stops().stop(all=all, tool=tool, run_id=run, reason=reason)
+        stop = ordered.stop
+        if session.wants_json():
+            output.document({**_as_json(stop), "new": ordered.is_new})
+            return int(ExitCode.DONE)
+        was = "Stopped" if ordered.is_new else "Stopped already"
+        output.say_parts((f"{was}: {output.safe(str(stop))}", "bold"))
+        output.fields(_fields(stop))
+        if not ordered.is_new:
+            output.note("The earlier stop stands as it is. To give another reason, resume first.")
+        _mention_unknown(tool)
+        output.note(f"Resume with:  runlane resume {_option(stop)}")
+        return int(ExitCode.DONE)
+
+    session.perform_apart(work)
+
+
+def _resume(all: _All = False, tool: _Tool = None, run: _Run = None, json: Json = False) -> None:
+    """Let go on what was stopped. Workers see it within 5 seconds."""
+    _check_one(all, tool, run)
+
+    async def work() -> int:
+        stops = _stops()
+        ended = await stops.resume(all=all, tool=tool, run_id=run)
+        left = await stops.list()
+        if session.wants_json():
+            output.document(_as_json(ended))
+            return int(ExitCode.DONE)
+        for_ = _ago(ended.since.timestamp())
+        by = output.safe(ended.by)
+        output.say(f"Resumed: {output.safe(str(ended))}, stopped by {by} for {for_}.")
+        if left:
+            output.note(f"Still stopped: {output.safe(', '.join(map(str, left)))}.")
+        return int(ExitCode.DONE)
+
+    session.perform_apart(work)
+
+
+def _list(json: Json = False) -> None:
+    """List what is stopped, by whom, why and since when."""
+
+    async def work() -> int:
+        standing = await _stops().list()
+        if session.wants_json():
+            output.document({"object": "list", "data": [_as_json(stop) for stop in standing]})
+        elif not standing:
+            output.say("Nothing is stopped.")
+        else:
+            rows = [
+                (
+                    output.safe(str(stop)),
+                    output.safe(stop.by),
+                    output.moment(stop.since.timestamp()),
+                    output.safe(stop.reason),
+                )
+                for stop in standing
+            ]
+            output.table(("stopped", "by", "since", "reason"), rows)
+        return int(ExitCode.DONE)
+
+    session.perform_apart(work)
+
+
+def mention(stops: "Sequence[Stop] | None", problem: str | None = None) -> None:
+    """Say below a list what is stopped, or that it can't be told."""
+    for stop in stops or ():
+        words = f"Stopped: {stop}, by {stop.by} since {output.moment(stop.since.timestamp())}"
+        output.note(output.safe(f"{words}: {stop.reason}"))
+    if problem is not None:
+        output.note(f"Whether something is stopped can't be told: {output.safe(problem)}")
+
+
+def remark(view: "RunView") -> list[str]:
+    """Return who stopped a run that is alive, as a remark; nothing where nobody did."""
+    stopped = view.runlane.stopped
+    return [] if stopped is None else [f"stopped {_words(stopped)}"]
+
+
+def _words(stopped: "StoppedView") -> str:
+    what = "with everything, " if stopped.target is None else ""
+    since = output.moment(stopped.since_at)
+    return f"{what}by {output.safe(stopped.by)} since {since}: {output.safe(stopped.reason)}"
+
+
+def _stops() -> "Stops":
+    # Deferred: they bring Temporal's client and the database's.
+    from runlane.settings import Settings  # noqa: PLC0415
+    from runlane.stops import Stops  # noqa: PLC0415
+
+    return Stops(Settings.from_env())
+
+
+def _check_one(all: bool, tool: str | None, run: str | None) -> None:
+    if [all, tool is not None, run is not None].count(True) != 1:
+        text = "Say what: --all, --tool NAME or --run RUN_ID."
+        raise InvalidRequest(text, param="--all")
+
+
+def _mention_unknown(tool: str | None) -> None:
+    """Say where a tool's name may be mistyped: such a stop would hold up nothing."""
+    if tool is None:
+        return
+    from runlane.cli.tools import registered  # noqa: PLC0415
+    from runlane.errors import RunlaneError  # noqa: PLC0415
+
+    try:
+        known = [each.name for each in registered()]
+    except RunlaneError:
+        # The stop stands; a module that can't be imported here is another matter.
+        return
+    if known and tool not in known:
+        output.note(f"No tool of this name is registered here; there are: {', '.join(known)}.")
+
+
+def _option(stop: "Stop") -> str:
+    return f"--{stop.scope} {output.word(stop.target)}".rstrip() if stop.target else "--all"
+
+
+def _fields(stop: "Stop") -> list[tuple[str, str]]:
+    return [
+        ("by", output.safe(stop.by)),
+        ("since", output.moment(stop.since.timestamp())),
+        ("reason", output.safe(stop.reason)),
+    ]
+
+
+def _as_json(stop: "Stop") -> dict[str, Any]:
+    return {
+        "object": "stop",
+        "scope": str(stop.scope),
+        "target": stop.target or None,
+        "by": stop.by,
+        "reason": stop.reason,
+        "since_at": stop.since.timestamp(),
+    }
+
+
+def _ago(since: float) -> str:
+    return str(timedelta(seconds=round(max(time.time() - since, 0.0))))

@@ -1,0 +1,59 @@
+"""The ledger as a client finds it: opened for one piece of work, and closed after it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from temporalio.client import Client
+
+from ledger import Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from runlane import ledger_access
+from runlane.errors import InvalidRequest, LedgerUnreachable, LedgerUnusable
+from runlane.settings import Settings
+from runlane.temporal import find_data_dir
+
+
+class ClientLedger:
+    """Where the settings, or the data directory of the client's embedded server, say it lies."""
+
+    def __init__(self, settings: Settings, client: Client | None = None) -> None:
+        """Open nothing yet.
+
+        Args:
+            settings: of the client.
+            client: asked for its server's data directory, where the settings name no place.
+        """
+        self._settings = settings
+        self._client = client
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Ledger]:
+        """Open it; what it says no to within the body is told as an error of ours.
+
+        Raises:
+            SettingsError: nobody says where it lies.
+            LedgerUnreachable: it doesn't answer.
+            LedgerUnusable: it answers, and this program can't use it.
+            InvalidRequest: it refuses what it was given.
+        """
+        async with await ledger_access.open_ledger(self._settings, self._client) as ledger:
+            try:
+                yield ledger
+            except LedgerUnavailable as error:
+                raise LedgerUnreachable(str(error)) from None
+            except LedgerRefused as error:
+                raise InvalidRequest(str(error)) from None
+            except LedgerError as error:
+                raise LedgerUnusable(str(error)) from None
+
+    async def is_there(self) -> bool:
+        """Tell whether somebody says where it lies, and it has been made there.
+
+        Raises:
+            SettingsError: what is said of it can't be used.
+            TemporalUnreachable: Temporal was to be asked, and doesn't answer.
+        """
+        data_dir = self._settings.data_dir
+        if data_dir is None and self._client is not None:
+            data_dir = await find_data_dir(self._client)
+        location = ledger_access.named(self._settings, data_dir)
+        return location is not None and (not location.is_sqlite or location.file.exists())
