@@ -98,6 +98,7 @@ class ApprovalQuery:
     owner: str | None = None
     """None: everybody's."""
     run_id: str | None = None
+    call_id: str | None = None
     tool: str | None = None
     group: str | None = None
     """Only those whose turn it is this group's."""

@@ -275,6 +275,8 @@ def _wanted(connection: Connection, query: ApprovalQuery) -> list[ColumnElement[
         for name in ("owner", "run_id", "tool")
         if getattr(query, name) is not None
     ]
+    if query.call_id is not None:
+        where.append(approvals.c.call_id == limits.short(query.call_id))
     if query.state is not None:
         where.append(approvals.c.state == query.state.value)
     if query.since_from is not None:

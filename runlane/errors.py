@@ -6,10 +6,12 @@
     ├── NotFound               there is no such thing
     │   ├── RunNotFound
     │   ├── StepNotFound
+    │   ├── ApprovalNotFound
     │   └── ToolNotFound
     ├── Refused                the request is understood, and the answer is no
     │   ├── KeyReused
     │   ├── RunEnded
+    │   ├── DecisionRefused    carries the receipt's word
     │   └── AnswersRefused     carries one receipt for each answer
     ├── Unreachable            try again once it answers; nothing is known to be lost
     │   ├── TemporalUnreachable
@@ -124,6 +126,12 @@ class ToolNotFound(NotFound):
     code = "tool_not_found"
 
 
+class ApprovalNotFound(NotFound):
+    """No such call waits for people: it never did, or it waits no more."""
+
+    code = "approval_not_found"
+
+
 class Refused(RunlaneError):
     """The request came through and was turned down. Sending it again changes nothing."""
 
@@ -142,6 +150,23 @@ class RunEnded(Refused):
     """The run has ended or is ending, so it can't be changed any more. Read it instead."""
 
     code = "run_ended"
+
+
+class DecisionRefused(Refused):
+    """A decision doesn't count. `status` is its receipt's word, the message says why."""
+
+    code = "decision_refused"
+
+    def __init__(self, message: str, status: str, decision_id: str) -> None:
+        """Carry what the run said."""
+        super().__init__(message)
+        self.status = str(status)
+        self.decision_id = decision_id
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the error document with the receipt beside the error."""
+        receipt = {"status": self.status, "decision_id": self.decision_id}
+        return {**super().as_json(), "receipt": receipt}
 
 
 class AnswersRefused(Refused):

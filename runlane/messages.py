@@ -14,10 +14,18 @@ from temporalio.client import (
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.decision import Decision, DecisionReceipt, DecisionStatus
 from runlane import workers
 from runlane.errors import InvalidRequest, NoWorker, RunlaneError
 from runlane.rpc import is_namespace_missing
-from workflows.contract import INVALID_MESSAGE, NOTHING_NEW, RUN_IS_ENDING, Receipts
+from workflows.contract import (
+    DECIDE_UPDATE,
+    INVALID_MESSAGE,
+    NOT_RECORDED,
+    NOTHING_NEW,
+    RUN_IS_ENDING,
+    Receipts,
+)
 
 ALONE_AFTER = timedelta(seconds=2)
 """When a message that nobody has taken makes its sender look whether there is a worker at all."""
@@ -57,6 +65,47 @@ class NothingNew(Exception):
         self.receipts = receipts
 
 
+class NotRecorded(Exception):
+    """The run refused a decision; the receipt says why."""
+
+    def __init__(self, receipt: DecisionReceipt) -> None:
+        """Carry what the run says."""
+        super().__init__(receipt.message)
+        self.receipt = receipt
+
+
+async def decide(
+    client: Client, run_id: str, decision: Decision, *, task_queue: str
+) -> DecisionReceipt:
+    """Send a signed decision, and again while another one on its call is being verified.
+
+    Args:
+        client: connected to the run's namespace.
+        run_id: whose workflow takes it.
+        decision: the same one for all tries, so that it counts once.
+        task_queue: where the run's workers are.
+
+    Raises:
+        RunClosed: the run has ended, or doesn't exist.
+        InvalidRequest: the run calls the decision malformed.
+        NoWorker: nobody took it in time; whether somebody will is unknown.
+        RPCError: Temporal can't be asked.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + PATIENCE.total_seconds()
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            return await send(
+                client, run_id, DECIDE_UPDATE, decision, DecisionReceipt, task_queue=task_queue
+            )
+        except NotRecorded as error:
+            if error.receipt.status is not DecisionStatus.BUSY or loop.time() > until:
+                return error.receipt
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
 async def send(
     client: Client, run_id: str, name: str, message: object, answer: type[_T], *, task_queue: str
 ) -> _T:
@@ -75,6 +124,7 @@ async def send(
     Raises:
         RunClosed: the run has ended, or doesn't exist.
         NothingNew: see there.
+        NotRecorded: see there.
         InvalidRequest: the run calls the message malformed.
         NoWorker: nobody took it in time; whether somebody will is unknown.
         RPCError: Temporal can't be asked.
@@ -157,6 +207,8 @@ def _refusal(error: WorkflowUpdateFailedError) -> Exception:
     kind = cause.type if isinstance(cause, ApplicationError) else None
     if kind == NOTHING_NEW and isinstance(cause, ApplicationError) and cause.details:
         return NothingNew(Receipts.model_validate(cause.details[0]))
+    if kind == NOT_RECORDED and isinstance(cause, ApplicationError) and cause.details:
+        return NotRecorded(DecisionReceipt.model_validate(cause.details[0]))
     # The latter is Temporal's own: the run ended in the very task that took the message.
     if kind in (RUN_IS_ENDING, "AcceptedUpdateCompletedWorkflow"):
         return RunClosed()

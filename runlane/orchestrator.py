@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from temporalio.client import Client
 
 from runlane import blocked, messages, reading, receipts, requests, starting, temporal
+from runlane.approvals import Approvals
 from runlane.errors import (
     AnswersRefused,
     NoWorker,
@@ -27,6 +28,7 @@ from runlane.errors import (
 )
 from runlane.listing import ListQuery, RunList, checked_kind
 from runlane.payload_store import AbsentPayloadStore
+from runlane.person import person
 from runlane.rpc import explained
 from runlane.settings import Settings, SettingsError
 from runlane.steps import Steps
@@ -69,6 +71,7 @@ class Runlane:
         self._client = client
         self._settings = settings or Settings()
         self.stops = Stops(self._settings, client)
+        self.approvals = Approvals(client, self._settings)
         self.runs = Runs(client, self._settings, self.stops)
 
     @classmethod
@@ -161,6 +164,7 @@ class Runs:
     ) -> RunView:
         """Do as `create` does, with the protocol's parameters as one mapping; return the view."""
         limit = requests.MAX_STORED_REQUEST_BYTES if self._stores() else MAX_MESSAGE_BYTES
+        options.setdefault("requested_by", person(self._settings))
         asked = requests.asked(thread_id, params, max_bytes=limit, **options)
         started = await starting.start(
             self._client, self._settings.task_queue, asked.run_id, asked.request

@@ -59,6 +59,7 @@ def asked(
     max_rounds: int = 50,
     with_tools: bool = False,
     owner: str = "",
+    requested_by: str | None = None,
     max_bytes: int = MAX_MESSAGE_BYTES,
 ) -> Asked:
     """Check a request and name its run; nothing is sent.
@@ -73,6 +74,7 @@ def asked(
         max_rounds: rounds of tool calls before the run ends `incomplete`.
         with_tools: whether a worker may answer calls of its tools.
         owner: whose key it is.
+        requested_by: the person who asks for the run.
         max_bytes: what the request may have as JSON.
 
     Raises:
@@ -104,6 +106,7 @@ def asked(
         # Milliseconds: what lists are ordered by must be the same number on every server.
         created_at=round(time.time(), 3),
         owner=owner,
+        requested_by=requested_by,
         has_key=idempotency_key is not None,
     )
     try:
