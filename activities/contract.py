@@ -39,6 +39,17 @@ class Target(_Model):
     """Ours; 0 where whoever asked didn't say."""
 
 
+class Asked(_Model):
+    """What the ledger keeps of the request for a run."""
+
+    created_at: float
+    """Unix seconds: of two runs of one id it tells which one this is."""
+    digest: str
+    owner: str = ""
+    has_key: bool = False
+    """The run's id belongs to an idempotency key."""
+
+
 class CreateInput(_Model):
     """Input of `runs.create`."""
 
@@ -63,6 +74,8 @@ class CreateInput(_Model):
     """Only look, don't create: the run is being stopped."""
     settle_for: float = 0.0
     """With `find_only`: seconds to keep looking, for a request that may still be on its way."""
+    asked: Asked | None = None
+    """None: the run is older than the ledger."""
 
 
 class Created(_Model):

@@ -9,10 +9,13 @@ tests that skip time it is far from ours.
 """
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from activities import failures, stamps, stops
 from activities.attached import earlier_progress, goes_on, or_hand_over
@@ -31,6 +34,7 @@ from activities.contract import (
 )
 from activities.heartbeat import POLL_BEAT, heartbeating, see_through, spent
 from activities.polling import poll_interval
+from activities.run_records import RunRecords
 from ledger import Ledger
 from runsapi import (
     APIConnectionError,
@@ -57,6 +61,7 @@ class RunActivities:
     def __init__(self, upstream: Assistants, ledger: Ledger) -> None:
         self._runs = upstream.runs
         self._ledger = ledger
+        self._records = RunRecords(ledger)
         self._upstream = Upstream(name=upstream.name, url=upstream.url)
 
     @activity.defn(name="runs.create")
@@ -69,42 +74,55 @@ class RunActivities:
         async with heartbeating(progress):
             if input.find_only:
                 settled = await stamps.settle(self._runs, input)
+                if settled is not None:
+                    # The run is being stopped, which no ledger may hold up.
+                    with contextlib.suppress(ApplicationError):
+                        await self._records.created(input, settled, self._upstream)
                 return Created(run=settled, upstream=self._upstream, adopted=settled is not None)
             await self._may_act()
-            # An operator's reset of the activity counts its attempts anew.
-            repeats = stamps.may_repeat(input) or reached_before is not None
-            suspected = input.look_first or repeats
-            if suspected or stamps.may_be_forgotten(input):
-                found = await stamps.find(self._runs, input, as_precaution=not suspected)
-                if found is not None:
-                    return self._adopted(found)
+            await self._records.check_key(input)
+            created = await self._create(input, earlier, progress)
+            if created.run is not None:
+                await self._told(self._records.created(input, created.run, self._upstream))
+            return created
 
-            def reached() -> None:
-                # Should this attempt be lost with its answer, the next must not create elsewhere.
-                progress[stamps.REACHED] = self._upstream.model_dump()
-                activity.heartbeat(progress)
+    async def _create(
+        self, input: CreateInput, earlier: Mapping[str, Any], progress: dict[str, Any]
+    ) -> Created:
+        # An operator's reset of the activity counts its attempts anew.
+        repeats = stamps.may_repeat(input) or stamps.upstream_reached(earlier) is not None
+        suspected = input.look_first or repeats
+        if suspected or stamps.may_be_forgotten(input):
+            found = await stamps.find(self._runs, input, as_precaution=not suspected)
+            if found is not None:
+                return self._adopted(found)
 
-            try:
-                params = RunCreateParams.model_validate(input.params)
-                response = await see_through(
-                    lambda leaving: self._runs.with_response.create(
-                        input.thread_id, params, before_send=self._may_act, on_send=leaving
-                    ),
-                    on_send=reached,
-                )
-            except RunsAPIError as error:
-                if isinstance(error, APIConnectionError) and not error.sent:
-                    # Nothing arrived: a mistyped URL, once mended, must not bind the run.
-                    progress.clear()
-                    progress.update(earlier)
-                    activity.heartbeat(progress)
-                return self._adopted(await stamps.find_after_refusal(self._runs, input, error))
-            return Created(
-                run=response.data,
-                upstream=self._upstream,
-                poll_after_ms=poll_after_ms(response.headers),
-                simulated="x-runlane-simulator" in response.headers,
+        def reached() -> None:
+            # Should this attempt be lost with its answer, the next must not create elsewhere.
+            progress[stamps.REACHED] = self._upstream.model_dump()
+            activity.heartbeat(progress)
+
+        try:
+            params = RunCreateParams.model_validate(input.params)
+            response = await see_through(
+                lambda leaving: self._runs.with_response.create(
+                    input.thread_id, params, before_send=self._may_act, on_send=leaving
+                ),
+                on_send=reached,
             )
+        except RunsAPIError as error:
+            if isinstance(error, APIConnectionError) and not error.sent:
+                # Nothing arrived: a mistyped URL, once mended, must not bind the run.
+                progress.clear()
+                progress.update(earlier)
+                activity.heartbeat(progress)
+            return self._adopted(await stamps.find_after_refusal(self._runs, input, error))
+        return Created(
+            run=response.data,
+            upstream=self._upstream,
+            poll_after_ms=poll_after_ms(response.headers),
+            simulated="x-runlane-simulator" in response.headers,
+        )
 
     @activity.defn(name="runs.retrieve")
     async def retrieve(self, input: RetrieveInput) -> Observed:
@@ -164,39 +182,44 @@ class RunActivities:
         self._check_upstream(input.target.upstream)
         async with heartbeating():
             await self._may_act()
-            if input.look_first or activity.info().attempt > 1:
+            submitted = await self._submit(input)
+            await self._told(self._records.submitted(_ours(), input, submitted))
+            return submitted
+
+    async def _submit(self, input: SubmitInput) -> Submitted:
+        if input.look_first or activity.info().attempt > 1:
+            settled = await self._settled_submit(input)
+            if settled is not None:
+                return settled
+        try:
+            response = await see_through(
+                lambda leaving: self._runs.with_response.submit_tool_outputs(
+                    input.target.run_id,
+                    thread_id=input.target.thread_id,
+                    tool_outputs=[output.model_dump() for output in input.tool_outputs],
+                    before_send=self._may_act,
+                    on_send=leaving,
+                )
+            )
+        except APIStatusError as error:
+            if error.status_code in (400, 409, 500, 504):
+                # 500 too: a clone answers so to call ids it doesn't know. And 504: a gateway
+                # says it of what the server behind it may well have taken.
                 settled = await self._settled_submit(input)
                 if settled is not None:
                     return settled
-            try:
-                response = await see_through(
-                    lambda leaving: self._runs.with_response.submit_tool_outputs(
-                        input.target.run_id,
-                        thread_id=input.target.thread_id,
-                        tool_outputs=[output.model_dump() for output in input.tool_outputs],
-                        before_send=self._may_act,
-                        on_send=leaving,
-                    )
-                )
-            except APIStatusError as error:
-                if error.status_code in (400, 409, 500, 504):
-                    # 500 too: a clone answers so to call ids it doesn't know. And 504: a gateway
-                    # says it of what the server behind it may well have taken.
-                    settled = await self._settled_submit(input)
-                    if settled is not None:
-                        return settled
-                    if submit_refused_status(error) is not None:
-                        raise failures.unavailable(
-                            "The upstream refused the outputs, yet says that it awaits them"
-                        ) from None
-                failures.raise_for_upstream(error, creating=False)
-            except RunsAPIError as error:
-                failures.raise_for_upstream(error, creating=False)
-            return Submitted(
-                run=_asked_for(input.target, response.data),
-                outcome="submitted",
-                poll_after_ms=poll_after_ms(response.headers),
-            )
+                if submit_refused_status(error) is not None:
+                    raise failures.unavailable(
+                        "The upstream refused the outputs, yet says that it awaits them"
+                    ) from None
+            failures.raise_for_upstream(error, creating=False)
+        except RunsAPIError as error:
+            failures.raise_for_upstream(error, creating=False)
+        return Submitted(
+            run=_asked_for(input.target, response.data),
+            outcome="submitted",
+            poll_after_ms=poll_after_ms(response.headers),
+        )
 
     @activity.defn(name="runs.cancel")
     async def cancel(self, input: CancelInput) -> Observed:
@@ -239,12 +262,22 @@ class RunActivities:
                     failures.raise_for_upstream(error, creating=False)
             return Observed(run=response.data, poll_after_ms=poll_after_ms(response.headers))
 
+    async def _told(self, write: Awaitable[None]) -> None:
+        """Write to the ledger what was done upstream, although we are cancelled meanwhile.
+
+        Where that fails, the next attempt finds out that it was done, and writes it.
+        """
+
+        async def begin(leaving: Callable[[], None]) -> None:
+            leaving()
+            await write
+
+        await see_through(begin)
+
     async def _may_act(self) -> None:
         # Twice: before the upstream is asked anything, and when a request's turn has come, which
         # may take minutes.
-        run_id = activity.info().workflow_id
-        assert run_id is not None
-        await stops.check(self._ledger, run_id)
+        await stops.check(self._ledger, _ours())
 
     def _check_upstream(self, recorded: Upstream | None) -> None:
         """Refuse to look for a run on a service on which it doesn't live."""
@@ -304,6 +337,13 @@ class RunActivities:
 
 
 _ABSENT = object()
+
+
+def _ours() -> str:
+    """Return our run's id."""
+    run_id = activity.info().workflow_id
+    assert run_id is not None
+    return run_id
 
 
 def _asked_for(target: Target, run: Run) -> Run:

@@ -53,7 +53,6 @@ def run_created(
     assistant_id: str | None,
     model: str | None,
     request_digest: str | None,
-    adopted: bool = False,
 ) -> Event:
     """An upstream run was made for a run, or one that was made before was found.
 
@@ -65,7 +64,6 @@ def run_created(
         assistant_id: the upstream's.
         model: as the upstream names it.
         request_digest: of what was asked for.
-        adopted: it was found by its stamp.
     """
     return _event(
         Kind.RUN,
@@ -74,7 +72,7 @@ def run_created(
         facts={
             "what": "created", "attempt": attempt, "upstream_run": upstream_run,
             "upstream": upstream, "thread": thread_id, "assistant": assistant_id,
-            "request": request_digest, "adopted": adopted,
+            "request": request_digest,
         },
     )  # fmt: skip
 

@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from activities.contract import ATTEMPT_STAMP, RUN_ID_STAMP, STAMPS, CreateInput, Target, Upstream
+from activities.contract import (
+    ATTEMPT_STAMP,
+    RUN_ID_STAMP,
+    STAMPS,
+    Asked,
+    CreateInput,
+    Target,
+    Upstream,
+)
 from runsapi import MAX_TEXT
 from workflows import answers
 from workflows.contract import RunRequest
@@ -56,6 +64,12 @@ def create_input(
         look_first=look_first,
         older_by=KEY_KEPT_FOR if request.has_key else 0.0,
         execution=execution,
+        asked=Asked(
+            created_at=request.created_at,
+            digest=request.digest(),
+            owner=request.owner,
+            has_key=request.has_key,
+        ),
     )
 
 
