@@ -20,12 +20,15 @@ from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
+from activities.decision import NoKeys, Verifier
+from activities.decisions import DecisionActivities
 from activities.notify import NotifyActivities
 from activities.runs import RunActivities
 from activities.tool_calls import ToolActivities
 from activities.tools import Toolbox
 from ledger import Ledger
 from runlane import key_check, search_attributes
+from runlane.decisions import keys
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 from runlane.leaving import leave
 from runlane.ledger_access import open_ledger
@@ -35,7 +38,7 @@ from runlane.monitoring.subject import ActivitySubjects
 from runlane.recovery import Recovery
 from runlane.search_attributes import SearchAttributesMissing
 from runlane.settings import LogFormat, Settings, SettingsError
-from runlane.temporal import connect
+from runlane.temporal import connect, find_data_dir
 from runlane.tools import loading
 from runlane.tools.toolbox import RegisteredTools
 from runlane.upstream import open_upstream
@@ -74,6 +77,7 @@ def build_workers(
     ledger: Ledger,
     task_queue: str,
     tools: Toolbox | None = None,
+    verifier: Verifier | None = None,
     notify: NotifyActivities | None = None,
     max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
     deployment: WorkerDeploymentConfig | None = None,
@@ -90,16 +94,19 @@ def build_workers(
         ledger: Open for as long as they run.
         task_queue: Of workflows and effects; the others' names begin with it.
         tools: Of this process; none leaves each call to the caller.
+        verifier: Knows the keys of decisions; without one none counts.
         notify: None where this process has no webhooks: it leaves notices to those that have.
         max_cached_workflows: Runs kept in memory.
         deployment: For versioned workers.
     """
-    calls = ToolActivities(ledger, tools)
+    verifier = verifier or NoKeys()
+    calls = ToolActivities(ledger, tools, verifier)
     effects: list[Callable[..., Awaitable[object]]] = [
         activities.create,
         activities.submit_tool_outputs,
         activities.cancel,
         activities.update,
+        DecisionActivities(ledger, verifier, tools).verify,
     ]
 
     def beside(queue: str, slots: int, *activities: Callable[..., Awaitable[object]]) -> Worker:
@@ -189,6 +196,7 @@ async def run(
         if not await search_attributes.registered(client):
             await search_attributes.register(client)
         await key_check.check(client, settings.task_queue)
+        data_dir = settings.data_dir or await find_data_dir(client)
         ledger = await open_ledger(settings, client)
         stack.push_async_callback(ledger.close)
         workers = build_workers(
@@ -197,6 +205,7 @@ async def run(
             ledger=ledger,
             task_queue=settings.task_queue,
             tools=tools,
+            verifier=keys.verifier(settings, data_dir),
             notify=NotifyActivities(webhooks) if webhooks else None,
             deployment=deployment(settings),
         )

@@ -22,6 +22,7 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.decision import Verifier
 from activities.notify import NotifyActivities
 from activities.runs import RunActivities
 from activities.tools import Toolbox
@@ -85,6 +86,7 @@ class Lab:
         workers: int = 2,
         http_client: httpx.AsyncClient | None = None,
         tools: Toolbox | None = None,
+        verifier: Verifier | None = None,
         notify: NotifyActivities | None = None,
     ) -> AsyncIterator[None]:
         """Serve this lab's task queue as production does, by several workers side by side."""
@@ -105,6 +107,7 @@ class Lab:
                     ledger=ledger,
                     task_queue=self.task_queue,
                     tools=tools,
+                    verifier=verifier,
                     notify=notify,
                     max_cached_workflows=max_cached_workflows,
                 )

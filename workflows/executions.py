@@ -6,7 +6,7 @@ whatever the upstream does meanwhile, and answers the next equal call.
 
 from activities.contract import canonical_arguments
 from runsapi import MAX_TOOL_OUTPUTS_BYTES, RunStatus
-from workflows import answers
+from workflows import answers, decided
 from workflows.contract import content_digest
 from workflows.state import Execution, OpenCall, RunState
 
@@ -87,10 +87,9 @@ def end(state: RunState, execution: Execution, output: str, now: float) -> None:
 
 def undo(state: RunState, execution: Execution) -> None:
     """Take back an execution that never began: its number is free again, its call unclassified."""
-    _remove(state, execution)
-    state.begun[execution.intent].remove(execution.ordinal)
-    begun = (execution.arguments_digest, execution.ordinal)
-    state.begun_here = [each for each in state.begun_here if each != begun]
+    _free(state, execution)
+    # It may be what let it run here, and not there.
+    state.standing = [s for s in state.standing if s.decision not in execution.decisions]
     call = _call_of(state, execution)
     if call is not None:
         call.handled_by, call.rule, call.approval, call.execution = "unclassified", None, None, None
@@ -105,12 +104,12 @@ def doubt(state: RunState, execution: Execution, reason: str) -> None:
 
 
 def resume(state: RunState) -> None:
-    """Run again what people have said did not run."""
+    """Let run again what people have said did not run, as soon as it is asked for."""
     for call in answers.unanswered(state):
         execution = _of_call(state, call)
-        if call.handled_by == "worker" and execution is not None and call.approval is not None:
-            execution.uncertain = None
-            execution.decisions = call.approval.approvals
+        if call.handled_by == "worker" and execution is not None and execution.uncertain:
+            _free(state, execution)
+            call.execution = None
 
 
 def settled(state: RunState) -> None:
@@ -154,9 +153,17 @@ def _begin(state: RunState, call: OpenCall, room: int) -> None:
         state.begun_here.append((execution.arguments_digest, ordinal))
 
 
+def _free(state: RunState, execution: Execution) -> None:
+    """Forget an execution that did not run; its number is the next one's."""
+    _remove(state, execution)
+    state.begun[execution.intent].remove(execution.ordinal)
+    began = execution.arguments_digest, execution.ordinal
+    state.begun_here = [each for each in state.begun_here if each != began]
+
+
 def _ask_people(call: OpenCall, reason: str) -> None:
     # What was approved before has been used.
-    call.handled_by, call.uncertain, call.approval = "people", reason, None
+    decided.reopen(call, reason)
 
 
 def _call_of(state: RunState, execution: Execution) -> OpenCall | None:

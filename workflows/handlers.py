@@ -4,17 +4,19 @@ A handler that waited for what only the main loop brings, and a main loop that w
 handlers before it continues as new, would wait for each other for ever.
 """
 
+from datetime import timedelta
+
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.decision import Decision, DecisionReceipt, DecisionStatus
     from workflows import answers, approvals, contract, decided, progress
+    from workflows.deciding import Deciding
     from workflows.messages import check_decision, check_metadata, check_tool_outputs
     from workflows.notices import Notices
     from workflows.shown import Shown, memo
     from workflows.state import RunInput, RunState, StopReason
-    from workflows.verifications import Verifications
     from workflows.view import run_view, shown_status
 
 NUDGE_SPACING = 2.0
@@ -30,11 +32,9 @@ class RunHandlers:
         self._request = input.request
         self._options = input.request.options
         self._state = input.state or self._first_state()
-        self._shown = Shown(self._state)
-        self._verifications = Verifications(
-            self._request, self._state, self._now, self._decision_counts
-        )
         self._notices = Notices(self._state, self._now)
+        self._shown = Shown(self._state, self._notices.attend)
+        self._deciding = Deciding(self._request, self._state, self._now, self._decision_counts)
         self._polled_at = 0.0
         self._nudged = False
         self._stop_is_news = False
@@ -78,7 +78,7 @@ class RunHandlers:
         receipt = self._assess(decision)
         if receipt.status is DecisionStatus.RECORDED:
             decided.record(self._state, decision, self._now())
-            self._verifications.attend()
+            self._deciding.attend()
         return receipt
 
     @decide.validator
@@ -142,6 +142,16 @@ class RunHandlers:
 
     def _now(self) -> float:
         return workflow.now().timestamp()
+
+    def _limit(self) -> float:
+        """Return until when anything at all is tried."""
+        return self._state.deadline_at if self._state.stop is None else self._give_up_at()
+
+    def _time_left(self) -> timedelta:
+        return timedelta(seconds=max(self._limit() - self._now(), 1.0))
+
+    def _give_up_at(self) -> float:
+        return (self._state.stopped_at or 0.0) + self._options.timing.cancel_for
 
     def _first_state(self) -> RunState:
         # The first task's time would be the Reset's after a Reset, and the upstream run that is to

@@ -11,30 +11,39 @@ from workflows.decided import settle
 from workflows.state import OpenCall, RunState
 
 
-def keep(state: RunState, *, parked: bool) -> None:
-    """Keep the approvals of the open round's calls that have not run, before the round closes.
+def unused(state: RunState, *, parked: bool) -> list[KeptApproval]:
+    """Return the approvals of the open round's calls that have not begun to run.
 
     Args:
         state: of the run.
         parked: the upstream run that asked has expired, and another one is to be asked.
     """
-    if parked:
-        # What an older round didn't use, nobody asked for again.
-        state.kept = [each for each in state.kept if each.parked]
-    for call in answers.unanswered(state):
-        approval, rule = call.approval, call.rule
-        if approval is None or rule is None or not (approval.approvals or approval.claimed_by):
-            continue
-        state.kept.append(
-            KeptApproval(
-                key=call.key,
-                tool_digest=rule.tool_digest,
-                tool_call_id=call.id,
-                attempt=state.attempt,
-                approval=approval.model_copy(update={"checking": None}),
-                parked=parked,
-            )
+    return [
+        KeptApproval(
+            key=call.key,
+            tool_digest=call.rule.tool_digest,
+            tool_call_id=call.id,
+            attempt=state.attempt,
+            approval=call.approval.model_copy(update={"checking": None}),
+            parked=parked,
         )
+        for call in answers.unanswered(state)
+        if call.approval is not None
+        and call.rule is not None
+        and call.execution is None
+        and (call.approval.approvals or call.approval.claimed_by)
+    ]
+
+
+def keep(state: RunState, approvals: list[KeptApproval]) -> None:
+    """Keep approvals, now that the round in which they were given is closed."""
+    again = {each.tool_call_id for each in approvals}
+    state.kept = [
+        each
+        for each in state.kept
+        # What an older round left may come back with it, as long as its upstream run lives.
+        if each.parked or (each.attempt == state.attempt and each.tool_call_id not in again)
+    ] + approvals
 
 
 def attach(state: RunState, call: OpenCall) -> None:

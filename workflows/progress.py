@@ -3,7 +3,7 @@
 from activities import polling
 from activities.contract import Created, answerable
 from runsapi import Run, RunStatus
-from workflows import answers, executions
+from workflows import answers, executions, kept_approvals
 from workflows.contract import (
     AnswerOutcome,
     AttemptView,
@@ -13,7 +13,7 @@ from workflows.contract import (
     UpstreamView,
 )
 from workflows.polling import schedule_look, schedule_poll
-from workflows.state import RunState, StopReason
+from workflows.state import OpenCall, RunState, StopReason
 from workflows.view import total_usage
 
 LOOK_AFTER = 10.0
@@ -29,6 +29,7 @@ def take_over(state: RunState, options: RunOptions, created: Created, now: float
     if run is None:
         return
     if state.attempt > 0:
+        kept_approvals.keep(state, kept_approvals.unused(state, parked=True))
         state.recreations += 1
         state.barren += 1
         state.past_usage = total_usage(state)
@@ -69,7 +70,9 @@ def observe(state: RunState, options: RunOptions, run: Run, now: float) -> None:
         state.attempts[-1] = state.attempts[-1].model_copy(update={"status": str(run.status)})
     if state.stop is not None:
         return
+    unused = kept_approvals.unused(state, parked=False)
     if answers.open_round(state, run, now, with_tools=options.with_tools):
+        kept_approvals.keep(state, unused)
         executions.attach(state)
         state.gathering_since = now
         schedule_look(state, options, now)
@@ -81,6 +84,7 @@ def observe(state: RunState, options: RunOptions, run: Run, now: float) -> None:
     known_status = isinstance(run.status, RunStatus)
     if state.calls and known_status and not still_asked and run.status not in _WITHOUT_ANSWERS:
         answers.close_round(state, AnswerOutcome.OVERTAKEN)
+        kept_approvals.keep(state, unused)
         state.leg_started_at = now
 
 
@@ -116,6 +120,13 @@ def block(
         return
     wait = polling.curve(now - since, floor=timing.blocked_floor, ceiling=timing.poll_ceiling)
     state.blocked_until = now + wait
+
+
+def fail_undecided(state: RunState, call: OpenCall, now: float) -> None:
+    """Bring the run to its end because nobody decided about a call in time."""
+    message = f"Nobody decided about the call {call.id} of {call.name} in time"
+    state.last_error = {"code": "server_error", "message": message}
+    stop(state, StopReason.UNDECIDED, now)
 
 
 def stop(state: RunState, reason: StopReason, now: float) -> bool:

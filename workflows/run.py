@@ -6,6 +6,7 @@ continue-as-new, a nudge or a mended key exactly where it was.
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -95,6 +96,8 @@ class RunWorkflow(RunHandlers):
             if self._now() >= self._state.deadline_at:
                 self._stop(StopReason.DEADLINE)
             self._stop_is_news = False
+            self._deciding.mind_deadlines()
+            self._deciding.attend()
             self._tools.attend()
             if self._state.stop is not None:
                 await self._tools.drop()
@@ -102,6 +105,7 @@ class RunWorkflow(RunHandlers):
             self._shown.update(self._state)
             self._notices.attend()
         await self._drop_poll()
+        await self._deciding.close()
         await self._tools.close()
         await self._notices.drop()
         if self._state.ended_at is None:
@@ -420,14 +424,17 @@ class RunWorkflow(RunHandlers):
 
     async def _until(self, condition: Callable[[], bool], at: float | None = None) -> None:
         """Wait for the condition, or until `at`; be back for whatever else needs a step."""
-        limit = self._limit()
-        seconds: float | None = None
-        if at is not None or self._poll is None:
-            seconds = max(min(limit, at if at is not None else limit) - self._now(), 0.001)
+        instants = [each for each in (at, self._deciding.due_at()) if each is not None]
+        until = min([*instants, self._limit()]) if instants or self._poll is None else math.inf
+
+        def due_sooner() -> bool:
+            due = self._deciding.due_at()
+            return due is not None and due < until
+
+        seconds = None if until == math.inf else max(until - self._now(), 0.001)
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
-                lambda: condition() or self._has_news(),
-                timeout=None if seconds is None else timedelta(seconds=seconds),
+                lambda: condition() or self._has_news() or due_sooner(), timeout=seconds
             )
 
     def _has_news(self) -> bool:
@@ -453,16 +460,6 @@ class RunWorkflow(RunHandlers):
             and polling.interval(self._state, self._options, self._now()) > NUDGE_SPACING
         )
 
-    def _limit(self) -> float:
-        """Return until when anything at all is tried."""
-        return self._state.deadline_at if self._state.stop is None else self._give_up_at()
-
-    def _time_left(self) -> timedelta:
-        return timedelta(seconds=max(self._limit() - self._now(), 1.0))
-
-    def _give_up_at(self) -> float:
-        return (self._state.stopped_at or 0.0) + self._options.timing.cancel_for
-
     def _history_is_long(self) -> bool:
         # A tool that may change something outlives no execution, and isn't given up.
         suggested = workflow.info().is_continue_as_new_suggested()
@@ -472,6 +469,10 @@ class RunWorkflow(RunHandlers):
         """Tell whether an effect may have been made already by an execution before a Reset."""
         info = workflow.info()
         return info.first_execution_run_id != info.run_id
+
+    def _decision_counts(self) -> None:
+        self._tools.attend()
+        super()._decision_counts()
 
     # Inputs
 

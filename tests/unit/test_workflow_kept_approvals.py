@@ -12,7 +12,7 @@ from workflows.state import OpenCall, RunState
 
 def recreate(state: RunState, **fields: Any) -> OpenCall:
     """Let the upstream run expire, and another one ask for a call."""
-    kept_approvals.keep(state, parked=True)
+    kept_approvals.keep(state, kept_approvals.unused(state, parked=True))
     state.attempt += 1
     state.calls = []
     call = add(state, "call_2", rule(), **fields)
@@ -44,7 +44,7 @@ def test_an_approval_never_applies_to_other_arguments_or_another_tool() -> None:
 
     state = waiting()
     decide(state, decision())
-    kept_approvals.keep(state, parked=True)
+    kept_approvals.keep(state, kept_approvals.unused(state, parked=True))
     state.attempt, state.calls = 2, []
     changed = add(state, "call_2", rule().model_copy(update={"tool_digest": OTHER}))
     kept_approvals.attach(state, changed)
@@ -55,7 +55,7 @@ def test_half_a_quorum_is_kept_too() -> None:
     """The second person needn't wait for the first one's second word."""
     state = waiting(approvals=2)
     decide(state, decision())
-    kept_approvals.keep(state, parked=True)
+    kept_approvals.keep(state, kept_approvals.unused(state, parked=True))
     state.attempt, state.calls = 2, []
     again = add(state, "call_2", rule(approvals=2))
     kept_approvals.attach(state, again)
@@ -69,7 +69,7 @@ def test_a_round_that_comes_back_has_its_approvals() -> None:
     """A lagging replica seems to have moved on; but a later equal call is another one."""
     state = waiting()
     decide(state, decision())
-    kept_approvals.keep(state, parked=False)
+    kept_approvals.keep(state, kept_approvals.unused(state, parked=False))
     state.calls = []
     later = add(state, "call_5", rule())
     kept_approvals.attach(state, later)

@@ -1,6 +1,6 @@
-"""Decisions that are being verified, beside everything else that a run does.
+"""Decisions at work: verified beside everything else that a run does, and minded when none comes.
 
-Nothing holds them up: no look at the upstream, no other call's tool, no webhook. Which are under
+Nothing holds one up: no look at the upstream, no other call's tool, no webhook. Which are under
 way stands in the state; here are only the tasks.
 """
 
@@ -17,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.decisions import DecisionActivities, VerifyInput
     from activities.heartbeat import HEARTBEAT_TIMEOUT
     from activities.tools import Call, Rule
-    from workflows import approvals, decided
+    from workflows import approvals, decided, progress
     from workflows.approval import Approval, asked_groups, claimant, deadline
     from workflows.contract import RunRequest
     from workflows.state import OpenCall, RunState
@@ -29,8 +29,8 @@ _RETRIES = RetryPolicy(
 )
 
 
-class Verifications:
-    """Runs them.
+class Deciding:
+    """Verifies decisions, and does what is due where nobody decides.
 
     Args:
         request: of the run.
@@ -61,6 +61,19 @@ class Verifications:
             key = approvals.content(decision)
             if key not in self._tasks:
                 self._tasks[key] = asyncio.create_task(self._verify(key, decision))
+
+    def mind_deadlines(self) -> None:
+        """Do what is due where nobody has decided about a call."""
+        if self._state.stop is not None:
+            return
+        decided.remind(self._state, self._now())
+        undecided = decided.lapse(self._state, self._now())
+        if undecided is not None:
+            progress.fail_undecided(self._state, undecided, self._now())
+
+    def due_at(self) -> float | None:
+        """Return when `mind_deadlines` has something to do next, if nobody decides before."""
+        return None if self._state.stop is not None else decided.next_at(self._state)
 
     async def close(self) -> None:
         """Give up what is under way and begin no more here; the state keeps the decisions."""
