@@ -1,11 +1,13 @@
 """Calls of tools that a worker has: who answers each, and running those that may run."""
 
 import asyncio
+from datetime import UTC, datetime
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import trail
+from activities.contract import canonical_arguments
 from activities.decision import NoKeys, Verifier
 from activities.heartbeat import heartbeating
 from activities.tool_runs import ToolRun
@@ -20,9 +22,11 @@ from activities.tools import (
     Facts,
     Handling,
     Ran,
+    Rule,
     Toolbox,
 )
 from ledger import Ledger
+from ledger.approval import Approval, ApprovalKey
 from ledger.chain import Event
 from ledger.intent import Intent, State
 
@@ -96,7 +100,13 @@ class ToolActivities:
         events = [
             event for call in input.calls for event in _events(input, call, classified[call.id])
         ]
-        await trail.write(self._ledger, input.run_id, *events)
+        waiting = [
+            _waiting(input, call, rule)
+            for call in input.calls
+            if classified[call.id].by == "people" and (rule := classified[call.id].rule) is not None
+        ]
+        with trail.waiting_for_ledger():
+            await self._ledger.approvals.record(input.run_id, waiting, events)
         return Classified(calls=classified)
 
     async def _before(self, input: ClassifyInput, handled: list[Handling]) -> list[Intent]:
@@ -157,6 +167,26 @@ def _events(input: ClassifyInput, call: Call, handling: Handling) -> list[Event]
             model=input.model,
         ),
     ]
+
+
+def _waiting(input: ClassifyInput, call: Call, rule: Rule) -> Approval:
+    """Return the row by which a call is listed until a person has decided it."""
+    escalates = rule.outcome == "escalate" and bool(rule.groups)
+    return Approval(
+        key=ApprovalKey(
+            run_id=input.run_id, attempt=input.attempt, round=input.round, call_id=call.id
+        ),
+        tool=call.name,
+        tool_digest=rule.tool_digest,
+        arguments_digest=rule.arguments_digest,
+        arguments=canonical_arguments(call.arguments),
+        reason=rule.reason,
+        groups=tuple(rule.groups[:1] if escalates else rule.groups),
+        approvers=tuple(rule.approvers),
+        need=rule.approvals,
+        since=datetime.fromtimestamp(input.asked_at, UTC),
+        deadline=datetime.fromtimestamp(rule.deadlines[0], UTC) if rule.deadlines else None,
+    )
 
 
 def _told(error: Exception) -> Exception:
