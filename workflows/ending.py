@@ -1,7 +1,7 @@
 """How a run ends: which status, with what reason, and what stays uncertain. Pure."""
 
 from runsapi import TERMINAL, RunStatus
-from workflows import answers
+from workflows import answers, executions
 from workflows.contract import AnswerOutcome, RunRequest
 from workflows.state import RunState, StopReason
 
@@ -37,6 +37,9 @@ def end(state: RunState, request: RunRequest, now: float) -> None:
         state.last_error = state.last_error or _reason(state, request)
     if state.stop is not None:
         state.uncertain = _uncertainty(state, request)
+    doubts = [text for text in (state.uncertain, executions.doubts(state)) if text]
+    state.uncertain = "; ".join(doubts) or None
+    state.executions = []
     if state.submit_unsettled:
         answers.close_round(state, AnswerOutcome.UNCERTAIN)
     answers.settle(state)

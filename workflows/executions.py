@@ -120,6 +120,17 @@ def settled(state: RunState) -> None:
     ]
 
 
+def doubts(state: RunState) -> str | None:
+    """Say, when the run ends, of which tools nobody knows what they did."""
+    told = [
+        f"What the tool {each.name} did for the call {each.tool_call_id} is not known: "
+        + (each.uncertain or "it was still running when the run ended")
+        for each in state.executions
+        if not each.rule.read_only
+    ]
+    return "; ".join(told) or None
+
+
 def _begin(state: RunState, call: OpenCall, room: int) -> None:
     rule = call.rule
     if rule is None:

@@ -289,6 +289,7 @@ class RunWorkflow(RunHandlers):
             self._state.next_poll_at = self._now()
 
     async def _end(self) -> None:
+        await self._tools.see_through()
         ending.end(self._state, self._request, self._now())
         await self._notices.hand_on()
 

@@ -4,6 +4,7 @@ What becomes of a call stands in the state; here are only the tasks.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -76,6 +77,15 @@ class ToolCalls:
                 self._give_up(execution)
             elif task is None or task.done():
                 self._tasks[execution.id] = asyncio.create_task(self._run(execution))
+
+    async def see_through(self) -> None:
+        """Wait for what may change something outside, but no longer than for the upstream's end."""
+        if executions.is_busy(self._state):
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: not executions.is_busy(self._state),
+                    timeout=timedelta(seconds=self._request.options.timing.cancel_for),
+                )
 
     async def close(self) -> None:
         """Begin nothing any more in this execution of the workflow."""

@@ -3,7 +3,7 @@
 from activities.contract import answerable
 from activities.decision import Decision
 from runsapi import TERMINAL, Run, RunStatus
-from workflows import answers, decided
+from workflows import answers, decided, executions
 from workflows.approval import Approval, asked_groups, deadline
 from workflows.contract import (
     PENDING_ARGUMENTS_SHOWN,
@@ -134,8 +134,8 @@ def shown_status(state: RunState) -> RunStatus:  # noqa: PLR0911  # a table of c
         return RunStatus.CANCELLING
     if answers.awaited(state):
         return RunStatus.REQUIRES_ACTION
-    if answers.unanswered(state):
-        # The worker is answering them.
+    if answers.unanswered(state) or executions.is_busy(state):
+        # A worker is at work.
         return RunStatus.IN_PROGRESS
     if run is None or state.calls or run.status in TERMINAL:
         # All calls are answered, or another upstream run is on its way: nothing is asked of anyone.

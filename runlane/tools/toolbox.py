@@ -1,13 +1,16 @@
 """The registered tools as a worker's activities use them."""
 
 import asyncio
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from activities.contract import canonical_arguments
 from activities.tools import Busy, Call, Facts, Handling, Ran, Rule
+from runlane.tools.answer import failed, timed_out
 from runlane.tools.arguments import InvalidArguments
 from runlane.tools.context import ToolContext
+from runlane.tools.loop import LoopBlocked, ToolLoop
 from runlane.tools.policy import Policy
 from runlane.tools.threads import NoThread, in_thread
 from workflows.contract import content_digest
@@ -20,6 +23,8 @@ LONGEST_PAUSE = 30.0
 """Seconds between two tries at a tool that fails."""
 _POLICY_WITHIN = 20.0
 """Seconds that a tool's checks and its policy have for one call."""
+
+_logger = logging.getLogger(__name__)
 
 
 class RegisteredTools:
@@ -34,6 +39,7 @@ class RegisteredTools:
         """
         self._registry = registry
         self._notifies = notifies
+        self._loop = ToolLoop()
 
     async def handling(self, call: Call, asked_at: float) -> Handling:
         """Say who answers a call. Where that can't be told, a person must."""
@@ -70,10 +76,26 @@ class RegisteredTools:
             approver=facts.approver,
             reporter=facts.report,
         )
+        tool = self._registry[call.name]
+        invoke = partial(self._registry.invoke, call.name, call.arguments, context)
         try:
-            answer = await self._registry.invoke(call.name, call.arguments, context)
+            if tool.body.kind == "function":
+                within = tool.options.timeout.total_seconds()
+                answer = await self._loop.run(invoke, within)
+            else:
+                answer = await invoke()
         except NoThread as error:
             raise Busy(str(error)) from None
+        except LoopBlocked:
+            _logger.error(
+                "Tool %s gave no answer: it, or another async tool, blocks the event loop",
+                call.name,
+                extra={"action": "loop_blocked", "run_id": facts.run_id, "call_id": call.id},
+            )
+            answer = timed_out(call.name)
+        except (KeyboardInterrupt, GeneratorExit) as error:
+            # Raised in the tools' own threads, so nobody's but the tool's.
+            answer = failed(call.name, error, context)
         return Ran(output=answer.output, kind=answer.kind.value, error=answer.error)
 
     def _judged(self, tool: "Tool", call: Call, asked_at: float) -> Handling:
