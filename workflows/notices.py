@@ -47,6 +47,7 @@ class Notices:
         self._state = state
         self._now = now
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._is_closed = False
 
     def attend(self) -> None:
         """Begin to send what has become due, and what another execution was sending."""
@@ -55,11 +56,12 @@ class Notices:
             until = now + TRIED_FOR.total_seconds()
             self._state.notices.append(OpenNotice(notice=notice, until_at=until))
         for each in self._state.notices:
-            if each.notice.id not in self._tasks:
+            if not self._is_closed and each.notice.id not in self._tasks:
                 self._tasks[each.notice.id] = asyncio.create_task(self._see_to(each))
 
     async def drop(self) -> None:
-        """Give up what is being sent; the state keeps it."""
+        """Give up what is being sent, and begin nothing more; the state keeps it."""
+        self._is_closed = True
         tasks = list(self._tasks.values())
         self._tasks.clear()
         for task in tasks:

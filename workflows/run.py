@@ -103,7 +103,6 @@ class RunWorkflow(RunHandlers):
                 await self._tools.drop()
             await self._next_step()()
             self._shown.update(self._state)
-            self._notices.attend()
         await self._drop_poll()
         await self._deciding.close()
         await self._tools.close()

@@ -1,9 +1,10 @@
-"""What lists see of a run: search attributes and memo, changed as seldom as can be.
+"""What others see of a run without asking it: search attributes, memo and notices.
 
-Every change is an event in the history, so all attributes go in one upsert, and nothing is
-written that a reader can tell from the status.
+Every change of the first two is an event in the history, so all attributes go in one upsert, and
+nothing is written that a reader can tell from the status.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from temporalio import workflow
@@ -23,9 +24,11 @@ class Shown:
 
     Args:
         state: As the attributes show it already: at the start, or after a continue-as-new.
+        tell: Sends what notices are due.
     """
 
-    def __init__(self, state: RunState) -> None:
+    def __init__(self, state: RunState, tell: Callable[[], None]) -> None:
+        self._tell = tell
         self._status, self._blocked = _status(state), _blocked(state)
         self._pending = pending_memo(state)
 
@@ -45,6 +48,7 @@ class Shown:
             # Never cleared, for that would be an event: readers ask the status first.
             workflow.upsert_memo({PENDING_MEMO: pending})
             self._pending = pending
+        self._tell()
 
 
 def memo(request: RunRequest, state: RunState) -> dict[str, Any]:

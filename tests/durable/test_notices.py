@@ -80,7 +80,7 @@ async def test_a_run_asks_for_people_and_takes_it_back(lab: Lab, receiver: Webho
         left = lab.client.get_workflow_handle(notices_workflow_id(run.id))
         assert WorkflowExecutionStatus.RUNNING == (await left.describe()).status
         receiver.status = 204
-        requested, decided = sorted(await taken(receiver, 2), key=lambda each: each["timestamp"])
+        decided, requested = sorted(await taken(receiver, 2), key=lambda each: each["type"])
         await asyncio.wait_for(left.result(), 40)
 
     assert ("approval.requested", ["desk"]) == (requested["type"], requested["data"]["groups"])
