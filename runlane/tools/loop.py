@@ -1,8 +1,11 @@
 """The event loop of async tools, in a thread of its own: one that blocks it holds up no worker."""
 
 import asyncio
+import contextlib
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 from runlane.tools.threads import NoThread
@@ -44,7 +47,7 @@ class ToolLoop:
         if self._loop is None:
             if self._blocked >= MAX_BLOCKED:
                 raise NoThread
-            self._loop = _started()
+            self._loop = self._start()
         loop = self._loop
         future = asyncio.run_coroutine_threadsafe(_caught(work), loop)
         limit = asyncio.timeout(within + SLACK)
@@ -60,6 +63,14 @@ class ToolLoop:
             raise error
         return value  # type: ignore[return-value] # there is one where there is no error
 
+    def _start(self) -> asyncio.AbstractEventLoop:
+        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        # A daemon: a tool that blocks it must not keep the process from its end.
+        threading.Thread(target=_serve, args=(started,), name="async tools", daemon=True).start()
+        loop, ended = started.result()
+        weakref.finalize(self, _end, loop, ended).atexit = False
+        return loop
+
 
 async def _caught(work: Callable[[], Awaitable[_T]]) -> tuple[_T | None, BaseException | None]:
     # A KeyboardInterrupt that reaches the loop ends it.
@@ -71,12 +82,15 @@ async def _caught(work: Callable[[], Awaitable[_T]]) -> tuple[_T | None, BaseExc
         return None, error
 
 
-def _started() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
+def _end(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # it has ended
+        loop.call_soon_threadsafe(ended.set)
 
-    def serve() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_forever()
 
-    threading.Thread(target=serve, name="async tools", daemon=True).start()
-    return loop
+def _serve(started: "Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]") -> None:
+    async def serve() -> None:
+        ended = asyncio.Event()
+        started.set_result((asyncio.get_running_loop(), ended))
+        await ended.wait()
+
+    asyncio.run(serve())
