@@ -146,7 +146,7 @@ class ToolRun:
         await self._patiently(
             lambda: self._ledger.audit.append(self._input.run_id, [self._finished(ran, output)])
         )
-        return Called(output=output)
+        return Called(output=output, failure=ran.error)
 
     async def _once(self) -> Called:
         """Run what must not run twice by accident."""
@@ -192,7 +192,10 @@ class ToolRun:
                 events=[self._finished(ran, output)],
             )
         )
-        return self._found(intent) if intent.state is State.FINISHED else Called(output=output)
+        if intent.state is State.FINISHED and intent.result_digest != digest_of(output):
+            # Another attempt, which was taken for dead, has written down another one before.
+            return self._found(intent)
+        return Called(output=output, failure=ran.error)
 
     async def _run(self) -> Ran:
         """Run the tool, again after a failure as often as its options say."""

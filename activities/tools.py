@@ -131,6 +131,8 @@ class Called(_Model):
     """What the model gets; none where the tool wasn't run, or nobody knows whether it was."""
     outcome: Literal["answered", "changed", "uncertain"] = "answered"
     """`changed`: nothing ran, for the tool isn't what it was when the call was classified."""
+    failure: str | None = None
+    """What went wrong, where something did: the error's class, or fixed words."""
     reason: str | None = None
     """Why it is uncertain, for people."""
 

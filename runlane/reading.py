@@ -32,7 +32,7 @@ from runlane.temporal import failure_message
 from runlane.visibility import ENDED_IN_TEMPORAL, ended_message, known_view
 from runlane.waiting import PATIENCE
 from runsapi import INTERMEDIATE, Run, RunStatus
-from workflows.contract import VIEW_QUERY, WORKFLOW, RunlaneView, RunView
+from workflows.contract import VIEW_QUERY, WORKFLOW, RunlaneView, RunningTool, RunView
 
 RPC_TIMEOUT = timedelta(seconds=10)
 
@@ -125,7 +125,13 @@ async def _view(
             return None
         raise
     progress = await _progress(description)
-    view = _with(view, worker=True, retrying=progress.retrying, next_try_at=progress.next_try_at)
+    view = _with(
+        view,
+        worker=True,
+        retrying=progress.retrying,
+        next_try_at=progress.next_try_at,
+        running=[_at_work(tool, progress) for tool in view.runlane.running],
+    )
     return _advanced(view, progress)
 
 
@@ -205,6 +211,8 @@ class _Progress(NamedTuple):
     seen_at: float | None = None
     retrying: str | None = None
     next_try_at: float | None = None
+    tools: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - never changed
+    """What the tools at work say, by call."""
 
 
 async def _progress(description: WorkflowExecutionDescription) -> _Progress:
@@ -212,6 +220,9 @@ async def _progress(description: WorkflowExecutionDescription) -> _Progress:
     for activity in description.raw_description.pending_activities:
         if activity.HasField("heartbeat_details"):
             details = await _heartbeat(description, activity)
+            if "tool_call_id" in details:
+                tools = {**progress.tools, str(details["tool_call_id"]): details}
+                progress = progress._replace(tools=tools)
             if "status" in details:
                 progress = progress._replace(
                     status=str(details["status"]),
@@ -245,6 +256,12 @@ async def _heartbeat(
         activity.heartbeat_details.payloads
     )
     return values[0] if values and isinstance(values[0], dict) else {}
+
+
+def _at_work(tool: RunningTool, progress: _Progress) -> RunningTool:
+    details = progress.tools.get(tool.tool_call_id, {})
+    said = {name: details.get(name) for name in ("progress", "failure")}
+    return tool.model_copy(update=said)
 
 
 def _advanced(view: RunView, progress: _Progress) -> RunView:

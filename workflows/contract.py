@@ -330,6 +330,19 @@ class PendingCall(_Message):
     """What its tool did in this run before, with other arguments."""
 
 
+class RunningTool(_Message):
+    """A call whose tool a worker runs, or is about to."""
+
+    tool_call_id: str
+    name: str
+    begun_at: float
+    """Unix seconds."""
+    progress: str | None = None
+    """What the tool says of it."""
+    failure: str | None = None
+    """Why it is tried again, or what it waits for."""
+
+
 class AnswerOutcome(StrEnum):
     """What became of an accepted answer."""
 
@@ -358,6 +371,8 @@ class AnswerView(_Message):
     answered_at: float | None = None
     call_ids: list[str] = []
     """The ids under which upstream runs of all attempts asked for it."""
+    failure: str | None = None
+    """What went wrong in the tool that gave it: the error's class, or fixed words."""
 
 
 def receipt_for(outcome: AnswerOutcome, stands: str, delivered: str) -> ReceiptStatus:
@@ -454,6 +469,7 @@ class RunlaneView(_Message):
     """What could not be established, naming the upstream run that may be alive."""
     cancel_requested: bool = False
     pending: list[PendingCall] = []
+    running: list[RunningTool] = []
     answers: list[AnswerView] = []
     early: list[str] = []
     """Ids of answers that came before anybody asked for them."""

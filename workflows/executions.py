@@ -46,7 +46,7 @@ def begin(state: RunState, now: float) -> None:
     room = max(min(left, max(left // max(len(calls), 1), _LEAST_ROOM)), 0)
     for call in calls:
         if call.execution is None and call.rule is not None:
-            _begin(state, call, room)
+            _begin(state, call, room, now)
 
 
 def attach(state: RunState) -> None:
@@ -71,7 +71,9 @@ def wanted(state: RunState, execution: Execution) -> bool:
     return not execution.rule.read_only or _call_of(state, execution) is not None
 
 
-def end(state: RunState, execution: Execution, output: str, now: float) -> None:
+def end(
+    state: RunState, execution: Execution, output: str, failure: str | None, now: float
+) -> None:
     """Take what a tool gave: the answer of the call that waits for it, else of an equal one."""
     _remove(state, execution)
     call = _call_of(state, execution)
@@ -83,6 +85,7 @@ def end(state: RunState, execution: Execution, output: str, now: float) -> None:
         answers.hold(state, execution, output, by, now)
     else:
         answers.give(state, call, output, by, now)
+    state.answers[-1].failure = failure
 
 
 def undo(state: RunState, execution: Execution) -> None:
@@ -131,7 +134,7 @@ def doubts(state: RunState) -> str | None:
     return "; ".join(told) or None
 
 
-def _begin(state: RunState, call: OpenCall, room: int) -> None:
+def _begin(state: RunState, call: OpenCall, room: int, now: float) -> None:
     rule = call.rule
     if rule is None:
         return
@@ -148,6 +151,7 @@ def _begin(state: RunState, call: OpenCall, room: int) -> None:
         name=call.name,
         arguments=call.arguments,
         key=call.key,
+        begun_at=now,
         intent=intent,
         arguments_digest=content_digest(canonical_arguments(arguments)),
         ordinal=ordinal,

@@ -61,6 +61,7 @@ class Execution(_State):
     attempt: int
     round: int
 
+    begun_at: float
     intent: str
     """What makes two executions equal: digest of name and arguments, edited ones where they are."""
     arguments_digest: str
@@ -114,6 +115,8 @@ class Answer(_State):
     used_in: int = 0
     """The latest attempt in which it answers a call: in each it counts once."""
     call_ids: list[str] = []
+    failure: str | None = None
+    """What went wrong in the tool that gave it."""
 
 
 class EarlyAnswer(_State):

@@ -191,7 +191,7 @@ class ToolCalls:
         elif called.outcome == "uncertain" or called.output is None:
             executions.doubt(self._state, execution, called.reason or _LOST)
         else:
-            executions.end(self._state, execution, called.output, self._now())
+            executions.end(self._state, execution, called.output, called.failure, self._now())
 
     def _attend_again(self) -> None:
         self.attend()

@@ -13,6 +13,7 @@ from workflows.contract import (
     DecisionView,
     PendingCall,
     RunlaneView,
+    RunningTool,
     RunRequest,
     RunView,
     canonical_json,
@@ -39,6 +40,11 @@ def run_view(run_id: str, request: RunRequest, state: RunState) -> RunView:
             uncertain=state.uncertain,
             cancel_requested=state.stop == StopReason.CANCEL,
             pending=pending_calls(state),
+            running=[
+                RunningTool(tool_call_id=each.tool_call_id, name=each.name, begun_at=each.begun_at)
+                for each in state.executions
+                if each.uncertain is None
+            ],
             answers=[
                 AnswerView(
                     tool_call_id=answer.tool_call_id,
@@ -50,6 +56,7 @@ def run_view(run_id: str, request: RunRequest, state: RunState) -> RunView:
                     by=answer.by,
                     answered_at=answer.answered_at,
                     call_ids=answer.call_ids,
+                    failure=answer.failure,
                 )
                 for answer in state.answers
             ],

@@ -18,7 +18,7 @@ from runlane.errors import ExitCode, RunlaneError
 if TYPE_CHECKING:
     from ledger.stops import Stop
     from runlane.orchestrator import Runlane
-    from workflows.contract import RunView
+    from workflows.contract import RunningTool, RunView
 
 
 def add_to(app: typer.Typer) -> None:
@@ -156,7 +156,17 @@ def _short(view: "RunView") -> list[tuple[str, str]]:
         pairs.append(("simulated", "no model was asked"))
     calls = view.runlane.pending if run.status == "requires_action" else []
     pairs.extend(("waits for", output.call_text(call)) for call in calls)
+    pairs.extend(("runs", _running(tool)) for tool in view.runlane.running)
     return pairs
+
+
+def _running(tool: "RunningTool") -> str:
+    words = [f"{tool.name}  {tool.tool_call_id}  since {output.moment(tool.begun_at)}"]
+    if tool.progress is not None:
+        words.append(f": {tool.progress}")
+    if tool.failure is not None:
+        words.append(f" (failed: {tool.failure})")
+    return output.safe("".join(words))
 
 
 def _long(view: "RunView") -> list[tuple[str, str]]:
@@ -188,7 +198,8 @@ def _print_answers(view: "RunView") -> None:
         by = "" if answer.by is None else f" by {output.safe(answer.by)}"
         when = "" if answer.answered_at is None else f" at {output.moment(answer.answered_at)}"
         given = f", given{by}{when}" if by or when else ""
-        line = f"{output.safe(answer.name)}  {answer.outcome}{given}"
+        failed = "" if answer.failure is None else f"; it failed: {output.safe(answer.failure)}"
+        line = f"{output.safe(answer.name)}  {answer.outcome}{given}{failed}"
         output.fields([("answered", f"{output.safe(answer.tool_call_id)}  {line}")])
     for rejected in known.rejected:
         line = f"{output.safe(rejected.tool_call_id)}  {rejected.reason}"
