@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionDescription
 
 from activities.decision import Decision, DecisionKind, DecisionReceipt, DecisionStatus
 from ledger.approval import ApprovalQuery, Standing
+from ledger.signing import Signer
 from runlane import messages, reading
 from runlane.client_ledger import ClientLedger
 from runlane.decisions import keys, making, signing
@@ -39,6 +40,8 @@ MAX_LIMIT = 1_000
 VERIFIED_WITHIN = 8.0
 """Seconds in which a worker that is there and has the ledger has verified a decision."""
 
+_KNOWN = (DecisionStatus.ALREADY_DECIDED, DecisionStatus.TOO_LATE, DecisionStatus.NOT_WAITING)
+"""What is said of a call that there is: a decision on it is refused, and not a mistake."""
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
 
@@ -142,7 +145,8 @@ class Approvals:
             raise NoWorker(text, param="run_id")
         call = find(view, tool_call_id)
         if call is None or call.handled_by != "people":
-            raise ApprovalNotFound(why_not(view, tool_call_id, call), param="tool_call_id")
+            status, text = why_not(view, tool_call_id)
+            raise ApprovalNotFound(text, param="tool_call_id", code=str(status))
         return WaitingCall(run_id, call, view)
 
     async def approve(
@@ -241,6 +245,38 @@ class Approvals:
         """Look after a call no more. The errors are those of `approve`."""
         return await self._decide(DecisionKind.RELEASE, tool_call_id, run_id, by=by, groups=groups)
 
+    async def revoke(
+        self,
+        tool_call_id: str,
+        *,
+        run_id: str | None = None,
+        by: str | None = None,
+        groups: Sequence[str] | None = None,
+    ) -> Decided:
+        """Take back what was approved for the rest of the run on a call; errors as in `approve`.
+
+        What it has let run stays as it is.
+        """
+        signer = await self._signer()
+        run_id = run_id or await self._run_of(tool_call_id)
+        async with ClientLedger(self._settings, self._client).opened() as ledger:
+            given = await ledger.decisions.of_run(run_id)
+        of_call = [each for each in given if each.call_id == tool_call_id and each.for_rest_of_run]
+        if not of_call:
+            text = f"Nothing was approved for the rest of {run_id} on call {tool_call_id}."
+            raise ApprovalNotFound(text, param="tool_call_id")
+        decision = making.make(
+            DecisionKind.REVOKE,
+            run_id=run_id,
+            tool_call_id=tool_call_id,
+            arguments_digest=of_call[-1].arguments_digest or "",
+            tool_digest=of_call[-1].tool_digest or "",
+            by=by or person(self._settings),
+            groups=self._settings.groups if groups is None else groups,
+            face=self._face,
+        )
+        return await self._send(signing.sign(decision, signer))
+
     async def _decide(
         self,
         kind: DecisionKind,
@@ -253,7 +289,12 @@ class Approvals:
         **said: Any,
     ) -> Decided:
         signer = await self._signer()
-        waiting = await self.retrieve(tool_call_id, run_id=run_id)
+        try:
+            waiting = await self.retrieve(tool_call_id, run_id=run_id)
+        except ApprovalNotFound as error:
+            if error.code in _KNOWN:
+                raise DecisionRefused(error.message, error.code, "") from None
+            raise
         call = waiting.call
         decision = making.make(
             kind,
@@ -268,12 +309,14 @@ class Approvals:
             shown=shown_digest(call),
             **said,
         )
-        signed = signing.sign(decision, signer)
-        queue = (await self._describe(waiting.run_id)).task_queue
+        return await self._send(signing.sign(decision, signer))
+
+    async def _send(self, signed: Decision) -> Decided:
+        queue = (await self._describe(signed.run_id)).task_queue
         try:
             with explained(self._client):
                 receipt = await messages.decide(
-                    self._client, waiting.run_id, signed, task_queue=queue
+                    self._client, signed.run_id, signed, task_queue=queue
                 )
         except messages.RunClosed:
             receipt = DecisionReceipt(
@@ -304,14 +347,14 @@ class Approvals:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _signer(self) -> Any:
+    async def _signer(self) -> Signer:
         data_dir = self._settings.data_dir
         if data_dir is None and self._settings.decision_key is None:
             with explained(self._client):
                 data_dir = await find_data_dir(self._client)
         return await asyncio.to_thread(keys.signer, self._settings, data_dir)
 
-    async def _describe(self, run_id: str) -> Any:
+    async def _describe(self, run_id: str) -> WorkflowExecutionDescription:
         with explained(self._client):
             return await reading.describe(self._client, run_id)
 

@@ -95,7 +95,7 @@ _EXPLAINED = {
     ReceiptStatus.CONFLICT: "another answer was given before, and it stands",
     ReceiptStatus.LATE: "the call waits no more; this answer was not used",
     ReceiptStatus.UNKNOWN: "the run waits for answers, but for no such call",
-    ReceiptStatus.HELD: "a person must decide this call",
+    ReceiptStatus.HELD: "a person must decide this call: runlane approval show CALL_ID",
 }
 
 

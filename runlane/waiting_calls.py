@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities import trail
+from activities.decision import DecisionKind, DecisionStatus
 from ledger.approval import Approval
 from runlane.errors import InvalidRequest
 from runlane.tools.arguments import InvalidArguments
 from runlane.tools.json_schemas import JsonSchema
 from runsapi import TERMINAL
 from workflows.contract import Approvals, PendingCall, RunView
+
+_ENDS = {
+    DecisionKind.APPROVE: "approved",
+    DecisionKind.REJECT: "rejected",
+    DecisionKind.ANSWER: "answered",
+}
 
 
 @dataclass(frozen=True)
@@ -70,17 +77,30 @@ def find(view: RunView, tool_call_id: str) -> PendingCall | None:
     return next(calls, None)
 
 
-def why_not(view: RunView, tool_call_id: str, call: PendingCall | None) -> str:
-    """Say why no person can decide a call of this id."""
-    if call is not None:
-        return f"Call {tool_call_id} of {view.run.id} waits for its caller: runlane submit."
-    if view.run.status in TERMINAL:
-        return f"{view.run.id} is {view.run.status}; nothing in it waits for people."
-    for answer in view.runlane.answers:
+def why_not(view: RunView, tool_call_id: str) -> tuple[DecisionStatus, str]:
+    """Say why no person can decide a call of this id: the word of a receipt, and a sentence."""
+    run_id, known = view.run.id, view.runlane
+    if any(call.tool_call_id == tool_call_id for call in known.pending):
+        text = f"Call {tool_call_id} of {run_id} waits for its caller:  runlane submit {run_id}"
+        return DecisionStatus.NOT_WAITING, text
+    decided = [
+        each
+        for each in known.decisions
+        if each.tool_call_id == tool_call_id and each.state == "counted" and each.kind in _ENDS
+    ]
+    if decided:
+        by = " and ".join(dict.fromkeys(each.by for each in decided))
+        text = f"Call {tool_call_id} of {run_id} was {_ENDS[decided[-1].kind]} by {by}."
+        return DecisionStatus.ALREADY_DECIDED, text
+    for answer in known.answers:
         if tool_call_id in (answer.tool_call_id, *answer.call_ids):
             by = f" by {answer.by}" if answer.by else ""
-            return f"Call {tool_call_id} of {view.run.id} has been answered{by}."
-    return f"{view.run.id} has no call {tool_call_id} that waits for people."
+            text = f"Call {tool_call_id} of {run_id} has been answered{by}."
+            return DecisionStatus.TOO_LATE, text
+    if view.run.status in TERMINAL:
+        text = f"{run_id} is {view.run.status}; nothing in it waits for people."
+        return DecisionStatus.TOO_LATE, text
+    return DecisionStatus.UNKNOWN, f"{run_id} has no call {tool_call_id} that waits for people."
 
 
 def checked_arguments(
@@ -104,8 +124,9 @@ def checked_arguments(
         JsonSchema.checked(schema).read(waiting.call.name, text)
     except InvalidArguments as error:
         # Its first line is for a model.
-        problems = "\n".join(str(error).splitlines()[1:])
-        text = f"The arguments don't fit {waiting.call.name}; nothing was sent.\n{problems}"
+        problems = [line.removeprefix("- ") for line in str(error).splitlines()[1:]]
+        told = "; ".join(problems)
+        text = f"Nothing was sent: the arguments don't fit {waiting.call.name}: {told}."
         raise InvalidRequest(text, param="arguments") from None
     except ValueError:
         # The schema itself can't be used here; the worker, which has the tool, checks them.

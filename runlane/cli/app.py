@@ -14,6 +14,7 @@ import typer
 import runlane
 from runlane.cli import (
     answers,
+    approvals,
     blocked,
     doctor,
     output,
@@ -46,6 +47,7 @@ services.add_to(app)
 runs.add_to(app)
 shows.add_to(app)
 answers.add_to(app)
+approvals.add_to(app)
 blocked.add_to(app)
 stops.add_to(app)
 tools.add_to(app)

@@ -44,6 +44,12 @@ _STYLES = {
     "too_large": "red",
     "held": "red",
 }
+_STANDING = {
+    "waiting": "a person decides",
+    "approved": "approved",
+    "running": "approved, runs",
+    "uncertain": "may have run: a person says",
+}
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
 _NAME_WIDTH = 12
 FOLDED_WIDTH = 100
@@ -161,8 +167,9 @@ def run_line(view: "RunView") -> None:
 
 
 def call_text(call: "PendingCall") -> str:
-    """Return a waiting call: its name, its arguments shortened, its id."""
-    return f"{safe(call.name)} {shortened(call.arguments)}    {safe(call.tool_call_id)}"
+    """Return a waiting call: its name, its arguments shortened, its id, and for whom it waits."""
+    standing = f"  ({_STANDING[call.state]})" if call.handled_by == "people" else ""
+    return f"{safe(call.name)} {shortened(call.arguments)}    {safe(call.tool_call_id)}{standing}"
 
 
 def receipt_line(receipt: "Receipt", explanation: str) -> None:

@@ -76,7 +76,7 @@ def closing_lines(view: "RunView") -> list[str]:
     lines = []
     known = view.runlane
     if view.run.status == "requires_action":
-        lines.append(known.needs_attention or how_to_answer(view))
+        lines += [known.needs_attention] if known.needs_attention else how_to_answer(view)
     if view.run.last_error is not None:
         lines.append(output.safe(view.run.last_error.message))
     if view.run.incomplete_details is not None and view.run.incomplete_details.reason:
@@ -104,16 +104,29 @@ _OUTCOMES = {
 }
 
 
-def how_to_answer(view: "RunView") -> str:
-    """Return the command that gives the answers a run waits for."""
-    pending = view.runlane.pending
+def how_to_answer(view: "RunView") -> list[str]:
+    """Return the commands that give what a run waits for: answers, and people's decisions."""
+    pending = [call for call in view.runlane.pending if call.handled_by == "caller"]
+    held = [
+        call
+        for call in view.runlane.pending
+        if call.handled_by == "people" and call.state in ("waiting", "uncertain")
+    ]
     run_id = output.word(view.run.id)
-    if not pending:
-        return f"Every answer is there; see  runlane view {run_id}"
-    pairs = " ".join(f"{output.word(call.tool_call_id)}=OUTPUT" for call in pending)
-    many = len(pending) > 1
-    answers = f"{len(pending)} answers. Give them" if many else "1 answer. Give it"
-    return f"Waits for {answers}:  runlane submit {run_id} {pairs}"
+    lines = []
+    if pending:
+        pairs = " ".join(f"{output.word(call.tool_call_id)}=OUTPUT" for call in pending)
+        many = len(pending) > 1
+        answers = f"{len(pending)} answers. Give them" if many else "1 answer. Give it"
+        lines.append(f"Waits for {answers}:  runlane submit {run_id} {pairs}")
+    if len(held) == 1:
+        call_id = output.word(held[0].tool_call_id)
+        lines.append(f"Waits for a person's decision:  runlane approval show {call_id}")
+    elif held:
+        lines.append(
+            f"Waits for {len(held)} decisions of people:  runlane approval list --run {run_id}"
+        )
+    return lines or [f"Every answer is there; see  runlane view {run_id}"]
 
 
 def remarks(view: "RunView") -> list[str]:

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from workflows.contract import RunningTool, RunView
 
 
+_DECISION = {
+    "checking": "being verified: ",
+    "counted": "",
+    "late": "late: ",
+    "refused": "refused: ",
+}
+
+
 def add_to(app: typer.Typer) -> None:
     """Give the commands their names."""
     app.command("retrieve")(_retrieve)
@@ -201,6 +209,11 @@ def _print_answers(view: "RunView") -> None:
         failed = "" if answer.failure is None else f"; it failed: {output.safe(answer.failure)}"
         line = f"{output.safe(answer.name)}  {answer.outcome}{given}{failed}"
         output.fields([("answered", f"{output.safe(answer.tool_call_id)}  {line}")])
+    for decision in known.decisions:
+        line = f"{output.safe(decision.tool_call_id)}  {_DECISION[decision.state]}{decision.kind}"
+        reason = "" if decision.reason is None else f": {output.safe(decision.reason)}"
+        by = f"by {output.safe(decision.by)} at {output.moment(decision.at)}"
+        output.fields([("decision", f"{line} {by}{reason}")])
     for rejected in known.rejected:
         line = f"{output.safe(rejected.tool_call_id)}  {rejected.reason}"
         output.fields([("rejected", f"{line} at {output.moment(rejected.at)}")])

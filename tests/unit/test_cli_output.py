@@ -53,16 +53,28 @@ def test_arguments_are_shortened_on_one_line() -> None:
 
 def test_an_odd_id_is_quoted_in_a_command_to_copy() -> None:
     """Nothing in an id runs in the shell of whoever copies the line."""
-    hint = progress.how_to_answer(_view("requires_action", pending=[_call("x; rm -rf $HOME")]))
+    [hint] = progress.how_to_answer(_view("requires_action", pending=[_call("x; rm -rf $HOME")]))
 
     assert "submit run_1 'x; rm -rf $HOME'=OUTPUT" in hint
 
 
 def test_the_hint_names_every_call_that_waits() -> None:
     """Two calls, two answers, one command."""
-    hint = progress.how_to_answer(_view("requires_action", pending=[_call("a"), _call("b")]))
+    calls = [_call("a"), _call("b")]
+    [hint] = progress.how_to_answer(_view("requires_action", pending=calls))
 
     assert "Waits for 2 answers. Give them:  runlane submit run_1 a=OUTPUT b=OUTPUT" == hint
+
+    held = [_call(name).model_copy(update={"handled_by": "people"}) for name in ("c", "d")]
+    hints = progress.how_to_answer(_view("requires_action", pending=[*calls, held[0]]))
+    assert [hint, "Waits for a person's decision:  runlane approval show c"] == hints
+    # What people have let run waits for nobody.
+    runs = held[1].model_copy(update={"state": "running"})
+    assert hints == progress.how_to_answer(
+        _view("requires_action", pending=[*calls, held[0], runs])
+    )
+    [hint] = progress.how_to_answer(_view("requires_action", pending=held))
+    assert "Waits for 2 decisions of people:  runlane approval list --run run_1" == hint
 
 
 @pytest.mark.parametrize(
