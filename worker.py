@@ -27,7 +27,8 @@ from activities.runs import RunActivities
 from activities.tool_calls import ToolActivities
 from activities.tools import Toolbox
 from ledger import Ledger
-from runlane import key_check, search_attributes
+from ledger.retention import Retention
+from runlane import key_check, search_attributes, upkeep
 from runlane.decisions import keys
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 from runlane.leaving import leave
@@ -35,6 +36,7 @@ from runlane.ledger_access import open_ledger
 from runlane.monitoring import logs, metrics
 from runlane.monitoring.monitor import Monitor
 from runlane.monitoring.subject import ActivitySubjects
+from runlane.recording import Recorder
 from runlane.recovery import Recovery
 from runlane.search_attributes import SearchAttributesMissing
 from runlane.settings import LogFormat, Settings, SettingsError
@@ -43,9 +45,9 @@ from runlane.tools import loading
 from runlane.tools.toolbox import RegisteredTools
 from runlane.upstream import open_upstream
 from runlane.webhooks import receivers
-from workflows.contract import notify_task_queue, poll_task_queue, tools_task_queue
 from workflows.left_notices import NoticesWorkflow
 from workflows.run import RunWorkflow
+from workflows.task_queues import notify_task_queue, poll_task_queue, tools_task_queue
 
 WORKFLOWS: Sequence[type] = (RunWorkflow, NoticesWorkflow)
 
@@ -109,14 +111,19 @@ def build_workers(
         DecisionActivities(ledger, verifier, tools).verify,
     ]
 
-    def beside(queue: str, slots: int, *activities: Callable[..., Awaitable[object]]) -> Worker:
+    def beside(
+        queue: str,
+        slots: int,
+        *activities: Callable[..., Awaitable[object]],
+        grace: timedelta = GRACE,
+    ) -> Worker:
         return Worker(
             client,
             task_queue=queue,
             activities=activities,
             max_concurrent_activities=slots,
             interceptors=[ActivitySubjects()],
-            graceful_shutdown_timeout=GRACE,
+            graceful_shutdown_timeout=grace,
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             default_heartbeat_throttle_interval=timedelta(seconds=1),
             deployment_config=deployment,
@@ -147,7 +154,10 @@ def build_workers(
         beside(tools_task_queue(task_queue), MAX_TOOLS, calls.classify, calls.call),
     ]
     if notify is not None:
-        workers.append(beside(notify_task_queue(task_queue), MAX_NOTICES, notify.send))
+        # One to a receiver that hangs is sent by another worker.
+        grace = timedelta(seconds=1)
+        queue = notify_task_queue(task_queue)
+        workers.append(beside(queue, MAX_NOTICES, notify.send, grace=grace))
     return workers
 
 
@@ -197,6 +207,7 @@ async def run(
             await search_attributes.register(client)
         await key_check.check(client, settings.task_queue)
         data_dir = settings.data_dir or await find_data_dir(client)
+        signer = upkeep.find_signer(settings, data_dir)
         ledger = await open_ledger(settings, client)
         stack.push_async_callback(ledger.close)
         workers = build_workers(
@@ -216,7 +227,15 @@ async def run(
             task_queue=settings.task_queue,
             key_file=settings.upstream_api_key_file,
         )
-        watching = asyncio.create_task(recovery.run())
+        retention = Retention(**dict(settings.retention_days))
+        watchers = [
+            recovery.run(),
+            Recorder(client, ledger, task_queue=settings.task_queue).run(),
+            upkeep.Upkeep(
+                ledger, signer, directory=settings.checkpoint_directory, retention=retention
+            ).run(),
+        ]
+        watching = [asyncio.create_task(watcher) for watcher in watchers]
         monitor.watch(client, ledger, workers)
         stopping = asyncio.create_task(stop.wait())
         ready(client, monitor)
@@ -224,7 +243,8 @@ async def run(
         await asyncio.wait([*serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         monitor.end()
         stopping.cancel()
-        watching.cancel()
+        for task in watching:
+            task.cancel()
         in_time = await shut_down(workers, serving)
         stack.pop_all()
         return await _closed(ledger) and in_time

@@ -45,6 +45,15 @@ class Checkpoints:
                 return made
             made.append(line)
 
+    async def latest(self) -> str | None:
+        """Return the latest checkpoint; None where there is none.
+
+        Raises:
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        query = select(checkpoints.c.body).order_by(checkpoints.c.number.desc()).limit(1)
+        return await self._database.read(lambda connection: connection.execute(query).scalar())
+
     async def since(self, number: int) -> list[str]:
         """Return the checkpoints after this number, oldest first; they are numbered from 1.
 

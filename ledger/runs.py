@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, insert, or_, select, update
 
 from ledger import limits
 from ledger.audit import Appending
@@ -13,8 +14,9 @@ from ledger.contents import Contents, checked
 from ledger.database import Database, take_turn
 from ledger.errors import KeyTaken, RunNotKnown
 from ledger.run_record import RecordPage, RunQuery, RunRecord, Usage
-from ledger.tables import runs
+from ledger.tables import recorded, runs
 
+_AT_ONCE = 500
 _KNOWN_ONCE = ("prompt_tokens", "completion_tokens", "total_tokens", "contents_digest")
 
 
@@ -99,8 +101,53 @@ class Runs:
         if owner is not None:
             found = found.where(runs.c.owner == owner)
         found = found.order_by(runs.c.created_at, runs.c.run_id)
+        return await self._ids(found)
+
+    async def ended(self, run_ids: Sequence[str]) -> set[str]:
+        """Return those of the runs whose end stands here.
+
+        Raises:
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        found = set[str]()
+        for start in range(0, len(run_ids), _AT_ONCE):
+            query = select(runs.c.run_id).where(
+                runs.c.run_id.in_(run_ids[start : start + _AT_ONCE]), runs.c.ended_at.is_not(None)
+            )
+            found.update(await self._ids(query))
+        return found
+
+    async def recorded_until(self, source: str) -> datetime | None:
+        """Return up to when the ends of a source's runs are recorded; None: nobody has said.
+
+        Raises:
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        query = select(recorded.c.until).where(recorded.c.source == source)
+        return await self._database.read(lambda connection: connection.execute(query).scalar())
+
+    async def set_recorded_until(self, source: str, until: datetime) -> None:
+        """Say up to when the ends of a source's runs are recorded; the latest word stands.
+
+        Raises:
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        until = limits.instant("until", until)
+        limits.name("source", source)
+
+        def work(connection: Connection) -> None:
+            its = recorded.c.source == source
+            there = connection.execute(select(recorded.c.until).where(its)).scalar()
+            if there is None:
+                connection.execute(insert(recorded).values(source=source, until=until))
+            elif there < until:
+                connection.execute(update(recorded).where(its).values(until=until))
+
+        await self._database.write(f"recorded\0{source}", work)
+
+    async def _ids(self, query: Select[str]) -> Sequence[str]:
         return await self._database.read(
-            lambda connection: connection.execute(found).scalars().all()
+            lambda connection: connection.execute(query).scalars().all()
         )
 
     async def _one(self, which: ColumnElement[bool]) -> RunRecord | None:

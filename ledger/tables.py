@@ -203,6 +203,13 @@ decisions = Table(
     Index("decisions_by_age", "recorded_at"),
 )
 
+recorded = Table(
+    "recorded",
+    metadata,
+    Column("source", _name(), primary_key=True),
+    Column("until", Instant, nullable=False),
+)
+
 stops = Table(
     "stops",
     metadata,

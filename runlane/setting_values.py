@@ -186,6 +186,28 @@ def database_url(variable: str, text: str | None) -> str | None:
     return text
 
 
+RETAINED = ("runs", "contents", "intents", "audit", "approvals", "decisions")
+"""The ledger's tables of which old rows may be removed."""
+MAX_DAYS = 100_000
+
+
+def retention_days(variable: str, text: str | None) -> tuple[tuple[str, int], ...]:
+    """Read `table=days` pairs, separated by commas."""
+    found: dict[str, int] = {}
+    for number, pair in enumerate((text or "").split(","), start=1):
+        if not pair.strip():
+            continue
+        table, equals, given = (part.strip() for part in pair.partition("="))
+        if not equals or table not in RETAINED or table in found:
+            problem = f"pair {number} is not table=days, each table once: {', '.join(RETAINED)}."
+            raise SettingsError(variable, problem)
+        days = count(MAX_DAYS, variable, given)
+        if days is None:
+            raise SettingsError(variable, f"pair {number} has no number of days.")
+        found[table] = days
+    return tuple(found.items())
+
+
 def header_value(variable: str, text: str | None) -> str | None:
     """Read what a header is to carry.
 

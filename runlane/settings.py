@@ -21,7 +21,8 @@ from runlane.setting_values import (
     SettingsError,
     UpstreamAuth,
 )
-from workflows.contract import DEFAULT_TASK_QUEUE, poll_task_queue
+from workflows.contract import DEFAULT_TASK_QUEUE
+from workflows.task_queues import poll_task_queue
 
 __all__ = [
     "Address",
@@ -62,6 +63,9 @@ class Settings:
     | `RUNLANE_DATA_DIR` | directory of the embedded server's state and of big payloads |
     | `RUNLANE_DATABASE_URL` | `postgresql://…`: the ledger there, not in the data directory |
     | `RUNLANE_DATABASE_URL_FILE` | a file that holds the URL; not together with the former |
+    | `RUNLANE_AUDIT_KEY` | a file: the private key that signs checkpoints and exports |
+    | `RUNLANE_CHECKPOINT_DIRECTORY` | where workers keep a copy of each checkpoint |
+    | `RUNLANE_RETENTION_DAYS` | `contents=90,audit=3650`: the ledger removes what is older |
     | `RUNLANE_PAYLOAD_STORE` | `s3://bucket/prefix`: big payloads there instead (`runlane[s3]`) |
     | `RUNLANE_ENCRYPTION_KEYS` | `id:key,…`, keys of 32 bytes in base64; the first encrypts |
     | `RUNLANE_ENCRYPTION_KEYS_FILE` | a file that holds them; not together with the former |
@@ -99,6 +103,12 @@ class Settings:
     database_url: str | None = field(default=None, repr=False)
     """As given inline, password included; ask `read_database_url`, which knows the file too."""
     database_url_file: Path | None = None
+    audit_key: Path | None = None
+    """None: `audit.key` in the data directory, made where it isn't there."""
+    checkpoint_directory: Path | None = None
+    """None: checkpoints stand in the ledger alone."""
+    retention_days: tuple[tuple[str, int], ...] = ()
+    """Table and days; of a table that isn't named nothing is removed."""
     payload_store: S3Location | None = None
     """None: big payloads lie under the data directory."""
     encryption_keys: tuple[EncryptionKey, ...] = ()
@@ -218,6 +228,9 @@ class Settings:
             data_dir=read("RUNLANE_DATA_DIR", values.path),
             database_url=read("RUNLANE_DATABASE_URL", values.database_url),
             database_url_file=read("RUNLANE_DATABASE_URL_FILE", values.path),
+            audit_key=read("RUNLANE_AUDIT_KEY", values.path),
+            checkpoint_directory=read("RUNLANE_CHECKPOINT_DIRECTORY", values.path),
+            retention_days=read("RUNLANE_RETENTION_DAYS", values.retention_days),
             payload_store=read("RUNLANE_PAYLOAD_STORE", values.s3_location),
             encryption_keys=read("RUNLANE_ENCRYPTION_KEYS", values.encryption_keys),
             encryption_keys_file=read("RUNLANE_ENCRYPTION_KEYS_FILE", values.path),
