@@ -97,6 +97,7 @@ class RunWorkflow(RunHandlers):
                 self._stop(StopReason.DEADLINE)
             self._stop_is_news = False
             self._deciding.mind_deadlines()
+            self._notices.attend()
             self._deciding.attend()
             self._tools.attend()
             if self._state.stop is not None:
