@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from runlane.children import Child, ChildFailed, how_it_ended, python_module
 from runlane.decisions import keys
 from runlane.embedded import NAMESPACE, EmbeddedTemporal, EmbeddedTemporalError, PortTaken
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
+from runlane.ledger_access import open_ledger
+from runlane.news import News
 from runlane.search_attributes import SearchAttributesMissing
 from runlane.settings import Settings
 from runlane.temporal import connect
@@ -45,6 +47,7 @@ _LONGEST_PAUSE = 30.0
 _PROVEN_SECONDS = 60.0
 _TEMPORAL_ATTEMPTS = 5
 _BETWEEN_LOOKS_AT_DISK = 10.0
+_BETWEEN_LOOKS_AT_LEDGER = 10.0
 
 # The simulator takes no key, and what authenticates elsewhere must not be sent to it.
 _REAL_UPSTREAM = ("RUNLANE_UPSTREAM_URL", "RUNLANE_UPSTREAM_API", "RUNLANE_UPSTREAM_AUTH")
@@ -247,6 +250,7 @@ class Parts:
             self._keep_temporal(),
             self._keep(self.worker),
             self._watch_room(),
+            self._tell_news(),
         ]
         if self._simulator is not None:
             keepers.append(self._keep(self._simulator))
@@ -400,6 +404,16 @@ class Parts:
                 self._say(f"There is room again where {self.options.data_dir} lies.")
             short = shortage is not None
             await asyncio.sleep(_BETWEEN_LOOKS_AT_DISK)
+
+    async def _tell_news(self) -> None:
+        """Say what people have to decide, and what is stopped."""
+        settings = replace(self.options.settings, data_dir=self.options.data_dir)
+        while True:
+            # A ledger that doesn't answer is the worker's to complain of.
+            with suppress(RunlaneError):
+                async with await open_ledger(settings) as ledger:
+                    await News(ledger, self._say).tell()
+            await asyncio.sleep(_BETWEEN_LOOKS_AT_LEDGER)
 
     async def _keep_temporal(self) -> None:
         loop = asyncio.get_running_loop()
