@@ -58,27 +58,6 @@ PENDING_ARGUMENTS_SHOWN = 300
 """Characters of a call's arguments shown in lists."""
 
 
-def poll_task_queue(task_queue: str) -> str:
-    """Return the queue of attached polls, which have slots of their own.
-
-    With polls and effects in the same slots, a hundred waiting polls held up a cancel by 31 s.
-    """
-    return f"{task_queue}-poll"
-
-
-def tools_task_queue(task_queue: str) -> str:
-    """Return the queue of tools, which have slots of their own: some run for hours."""
-    return f"{task_queue}-tools"
-
-
-def notify_task_queue(task_queue: str) -> str:
-    """Return the queue of notices, served by the workers that have webhooks.
-
-    A receiver that hangs takes slots, and no tool's and no effect's.
-    """
-    return f"{task_queue}-notify"
-
-
 def notices_workflow_id(run_id: str) -> str:
     """Return the id of the workflow that sends what a run that has ended left."""
     return f"{run_id}-notices"

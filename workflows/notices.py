@@ -26,9 +26,10 @@ with workflow.unsafe.imports_passed_through():
     )
     from activities.tools import Rule
     from workflows.approval import Approval, asked_groups, deadline
-    from workflows.contract import NOTICES_WORKFLOW, notices_workflow_id, notify_task_queue
+    from workflows.contract import NOTICES_WORKFLOW, notices_workflow_id
     from workflows.notice import Asked, LeftNotices, OpenNotice
     from workflows.state import OpenCall, RunState
+    from workflows.task_queues import notify_task_queue
 
 TRIED_FOR = timedelta(days=1)
 CLOSED = "closed"

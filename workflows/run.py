@@ -44,6 +44,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.handlers import NUDGE_PATIENCE, NUDGE_SPACING, RunHandlers
     from workflows.shown import memo
     from workflows.state import RunInput, StopReason
+    from workflows.task_queues import poll_task_queue
 
 RETRIES = RetryPolicy(maximum_interval=timedelta(seconds=3))
 """How soon what a dead worker held is given to another one, the heartbeat timeout past. Where the
@@ -306,8 +307,7 @@ class RunWorkflow(RunHandlers):
         Args:
             method: The activity.
             input: Its input.
-            may_fail: The run goes on without it, where the upstream refuses, doesn't know how, or
-                doesn't do it in the time of one effect.
+            may_fail: The run goes on without it where the upstream won't, can't, or isn't in time.
 
         Returns:
             The result, or none when the state says why not: blocked, refused or stopped.
@@ -372,7 +372,7 @@ class RunWorkflow(RunHandlers):
         task: asyncio.Task[Observed] = workflow.start_activity_method(
             RunActivities.retrieve,
             poll,
-            task_queue=contract.poll_task_queue(workflow.info().task_queue),
+            task_queue=poll_task_queue(workflow.info().task_queue),
             start_to_close_timeout=timedelta(seconds=poll.attach_for + options.timing.request_for),
             schedule_to_close_timeout=self._time_left(),
             schedule_to_start_timeout=timedelta(seconds=options.timing.slot_within),

@@ -20,9 +20,10 @@ with workflow.unsafe.imports_passed_through():
     from activities.heartbeat import HEARTBEAT_TIMEOUT
     from activities.tool_calls import ToolActivities
     from activities.tools import Call, Called, CallInput, Classified, ClassifyInput
-    from workflows.contract import RunRequest, tools_task_queue
+    from workflows.contract import RunRequest
     from workflows.shown import Shown
     from workflows.state import Execution, OpenCall, RunState
+    from workflows.task_queues import tools_task_queue
 
 _CLASSIFY_WITHIN = timedelta(minutes=2)
 """More than policies have; a ledger that is down is waited for by trying again."""

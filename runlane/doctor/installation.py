@@ -25,7 +25,7 @@ from runlane.moments import format_moment
 from runlane.payload_store import FilePayloadStore
 from runlane.settings import Settings
 from runlane.workers import namespace_data
-from workflows.contract import poll_task_queue
+from workflows.task_queues import poll_task_queue
 
 KEPT_FOR = timedelta(days=30)
 """How long closed runs, and with them idempotency keys, should be remembered."""

@@ -13,7 +13,7 @@ from runsapi import Assistants
 from tests.ledgers import open_in
 from tests.simulator_process import SimulatorProcess
 from worker import build_workers, shut_down
-from workflows.contract import poll_task_queue
+from workflows.task_queues import poll_task_queue
 
 
 async def test_a_worker_that_is_about_to_serve_is_waited_for(

@@ -22,8 +22,9 @@ from tests.processes import Plant, WorkerProcess
 from tests.simulator_process import SimulatorProcess
 from tests.temporal_server import encrypting
 from worker import MAX_CACHED_WORKFLOWS
-from workflows.contract import RunOptions, RunRequest, Timing, poll_task_queue
+from workflows.contract import RunOptions, RunRequest, Timing
 from workflows.run import RunWorkflow
+from workflows.task_queues import poll_task_queue
 
 POLLS = 500
 WAITING = 300
