@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from runlane.cli import output
 
 if TYPE_CHECKING:
+    from ledger.stops import Stop
     from runlane.approvals import Decided
     from runlane.waiting_calls import WaitingCall
     from workflows.contract import PendingCall
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 _SHOWN = 60
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 _AT_THE_DEADLINE = {
-    "reject": "then it is rejected",
-    "fail": "then the run fails",
-    "escalate": "then the next group is asked; after the last it is rejected",
+    "reject": "it is rejected",
+    "fail": "the run fails",
+    "escalate": "the next group is asked; after the last it is rejected",
 }
 
 
@@ -64,15 +65,21 @@ def show(waiting: "WaitingCall") -> None:
         output.say(line)
 
 
-def became(decided: "Decided") -> None:
-    """Print what became of a decision."""
+def became(decided: "Decided", stops: "Sequence[Stop]") -> None:
+    """Print what became of a decision.
+
+    Args:
+        decided: the decision.
+        stops: those that stand, as far as it is known here.
+    """
     run_id, call = decided.decision.run_id, decided.call
     if decided.state != "counted":
         output.say("Recorded, and not verified yet: no worker has done it so far.")
         output.say(f"What becomes of it:  runlane view {output.word(run_id)}")
         return
     kind, by = str(decided.decision.kind), output.safe(decided.decision.by)
-    output.say(f"{_DONE[kind]} by {by}; the decision is verified. {_consequence(decided)}".rstrip())
+    consequence = _held_up(decided, stops) or _consequence(decided)
+    output.say(f"{_DONE[kind]} by {by}; the decision is verified. {consequence}".rstrip())
     if call is not None and kind == "claim" and call.claimed_at is not None:
         output.note(f"Until {output.moment(call.claimed_at + 3600)}, or until you release it.")
     elif kind in ("approve", "reject", "answer"):
@@ -153,9 +160,10 @@ def _facts(waiting: "WaitingCall") -> list[tuple[str, str]]:
             ("waits", f"since {output.moment(call.since_at)}: {spell(now - call.since_at)}")
         )
     if call.deadline_at is not None:
-        then = _AT_THE_DEADLINE.get(call.outcome or "", "")
         words = f"{output.moment(call.deadline_at)}, {_until(call.deadline_at, now)}"
-        facts.append(("deadline", f"{words}; {then}".rstrip("; ")))
+        facts.append(("deadline", words))
+        if call.outcome in _AT_THE_DEADLINE:
+            facts.append(("then", _AT_THE_DEADLINE[call.outcome]))
     if call.claimed_by:
         since = "" if call.claimed_at is None else f" since {output.moment(call.claimed_at)}"
         facts.append(("claimed", f"by {output.safe(call.claimed_by)}{since}"))
@@ -180,6 +188,15 @@ def _commands(waiting: "WaitingCall") -> list[str]:
     ]
 
 
+def _held_up(decided: "Decided", stops: "Sequence[Stop]") -> str:
+    call = decided.call
+    if call is None or call.state != "running":
+        return ""
+    mine = ("", decided.decision.run_id, call.name)
+    held = [f"{stop}, stopped by {stop.by}" for stop in stops if stop.target in mine]
+    return f"It runs when that is resumed: {output.safe('; '.join(held))}." if held else ""
+
+
 def _consequence(decided: "Decided") -> str:
     call, kind = decided.call, str(decided.decision.kind)
     if kind == "reject":
@@ -196,7 +213,7 @@ def _consequence(decided: "Decided") -> str:
         return f"{call.approvals.have} of {call.approvals.need} have approved; {more}."
     return {
         "approved": "It runs when the upstream asks for it again.",
-        "running": "It runs now.",
+        "running": "It may run now.",
         "uncertain": "",
         "waiting": "",
     }[call.state]

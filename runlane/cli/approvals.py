@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from runlane.cli import approval_words as words
-from runlane.cli import inputs, output, session
+from runlane.cli import inputs, output, session, stops
 from runlane.cli.options import Json
 from runlane.errors import ExitCode, InvalidRequest, NoWorker
 
@@ -188,7 +188,7 @@ def _decide(send: "Callable[[Approvals], Awaitable[Decided]]") -> None:
         if session.wants_json():
             output.document(decided.as_json())
         else:
-            words.became(decided)
+            words.became(decided, (await stops.seen(client))[0])
         return int(ExitCode.DONE if decided.state == "counted" else ExitCode.OTHER)
 
     session.perform(work)

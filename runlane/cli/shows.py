@@ -13,10 +13,9 @@ import typer
 from runlane.cli import blocked as blocked_runs
 from runlane.cli import output, progress, session, stops
 from runlane.cli.options import Json, RunId
-from runlane.errors import ExitCode, RunlaneError
+from runlane.errors import ExitCode
 
 if TYPE_CHECKING:
-    from ledger.stops import Stop
     from runlane.orchestrator import Runlane
     from workflows.contract import RunningTool, RunView
 
@@ -113,7 +112,7 @@ def _list(
         )
         if only_blocked:
             page = replace(page, views=await blocked_runs.read(client, page.views))
-        standing, problem = await _stops_seen(client)
+        standing, problem = await stops.seen(client)
         page = replace(page, views=marked(page.views, standing))
         if session.wants_json():
             output.document(page.as_json())
@@ -134,16 +133,6 @@ def _list(
         return int(ExitCode.DONE)
 
     session.perform(work)
-
-
-async def _stops_seen(client: "Runlane") -> "tuple[Sequence[Stop], str | None]":
-    from runlane.settings import SettingsError  # noqa: PLC0415
-
-    try:
-        return await client.stops.seen(), None
-    except (RunlaneError, SettingsError) as error:
-        # The list is there all the same.
-        return [], str(error)
 
 
 def _short(view: "RunView") -> list[tuple[str, str]]:

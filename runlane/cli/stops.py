@@ -4,17 +4,18 @@
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from runlane.cli import output, session
+from runlane.cli.approval_words import spell
 from runlane.cli.options import Json
-from runlane.errors import ExitCode, InvalidRequest
+from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 
 if TYPE_CHECKING:
     from ledger.stops import Stop
+    from runlane.orchestrator import Runlane
     from runlane.stops import Stops
     from workflows.contract import RunView, StoppedView
 
@@ -79,7 +80,7 @@ def _resume(all: _All = False, tool: _Tool = None, run: _Run = None, json: Json 
         if session.wants_json():
             output.document(_as_json(ended))
             return int(ExitCode.DONE)
-        for_ = _ago(ended.since.timestamp())
+        for_ = spell(time.time() - ended.since.timestamp())
         by = output.safe(ended.by)
         output.say(f"Resumed: {output.safe(str(ended))}, stopped by {by} for {for_}.")
         if left:
@@ -112,6 +113,17 @@ def _list(json: Json = False) -> None:
         return int(ExitCode.DONE)
 
     session.perform_apart(work)
+
+
+async def seen(client: "Runlane") -> "tuple[Sequence[Stop], str | None]":
+    """Return the stops that stand; none, and why they can't be told, where that is so."""
+    from runlane.settings import SettingsError  # noqa: PLC0415
+
+    try:
+        return await client.stops.seen(), None
+    except (RunlaneError, SettingsError) as error:
+        # What was asked for is there all the same.
+        return [], str(error)
 
 
 def mention(stops: "Sequence[Stop] | None", problem: str | None = None) -> None:
@@ -154,7 +166,6 @@ def _mention_unknown(tool: str | None) -> None:
     if tool is None:
         return
     from runlane.cli.tools import registered  # noqa: PLC0415
-    from runlane.errors import RunlaneError  # noqa: PLC0415
 
     try:
         known = [each.name for each in registered()]
@@ -186,7 +197,3 @@ def _as_json(stop: "Stop") -> dict[str, Any]:
         "reason": stop.reason,
         "since_at": stop.since.timestamp(),
     }
-
-
-def _ago(since: float) -> str:
-    return str(timedelta(seconds=round(max(time.time() - since, 0.0))))
