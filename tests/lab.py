@@ -157,6 +157,7 @@ class Lab:
         timing: Timing = QUICK,
         params: dict[str, Any] | None = None,
         thread_id: str | None = None,
+        requested_by: str | None = None,
         **options: Any,
     ) -> "LabRun":
         """Start a run of this lab's assistant on its thread."""
@@ -167,6 +168,7 @@ class Lab:
             params={"assistant_id": self.assistant_id, **(params or {})},
             options=RunOptions(timing=timing, **options),
             created_at=created_at,
+            requested_by=requested_by,
         )
         handle = await self.client.start_workflow(
             RunWorkflow.run,

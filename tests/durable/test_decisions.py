@@ -1,0 +1,457 @@
+"""Calls that wait for people: decided over the real update, verified, and carried out."""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import time
+from typing import Any
+
+import pytest
+from temporalio.client import Client
+
+from activities.decision import Decision
+from activities.tools import Call
+from runlane.temporal import failure_message
+from runlane.tools.functions import tool
+from runlane.tools.registry import Registry
+from runlane.tools.toolbox import RegisteredTools
+from runsapi import Run
+from tests.clerk import Clerk, counted, receipt, send, undecided, waiting
+from tests.histories import history, kinds, undisturbed
+from tests.lab import QUICK, Lab, LabRun, eventually
+from tests.restless import Noise
+from tests.simulator_process import SimulatorProcess
+from workflows.approval import Approval
+from workflows.contract import RunRequest
+from workflows.run import RunWorkflow
+from workflows.state import KnownCall, OpenCall, RunInput, RunState
+
+EVENTS = 66
+"""Of a run with one round: one tool that needs nobody, and one that one person approves."""
+
+
+class Till:
+    """A tool that pays money back once a person has approved it, and what it paid."""
+
+    def __init__(self, **options: Any) -> None:
+        self.paid: list[tuple[str, int]] = []
+
+        @tool(policy="approve", **options)
+        async def refund(order_id: str, amount: int) -> str:
+            """Pay an order back."""
+            self.paid.append((order_id, amount))
+            return f"{amount} paid for {order_id}"
+
+        @tool(policy="auto", read_only=True)
+        async def look_up(order_id: str) -> str:
+            """Look an order up."""
+            return f"{order_id} has shipped"
+
+        self.tools = RegisteredTools(Registry.of(refund, look_up))
+
+
+@pytest.fixture
+def lab(client: Client, simulator: SimulatorProcess) -> Lab:
+    """A lab that the test serves itself."""
+    return Lab(client, simulator)
+
+
+@pytest.fixture
+def clerk() -> Clerk:
+    return Clerk()
+
+
+def refund(order_id: str = "A-1", amount: int = 5) -> dict[str, Any]:
+    return {"name": "refund", "arguments": {"order_id": order_id, "amount": amount}}
+
+
+async def submitted(lab: Lab) -> list[str]:
+    """Return the outputs that the upstream got, in order."""
+    journal = await asyncio.to_thread(lambda: lab.simulator.requests(thread_id=lab.thread_id))
+    return [
+        each["output"]
+        for entry in journal["data"]
+        if entry["operation"] == "runs.submit_tool_outputs"
+        for each in entry["body"]["tool_outputs"]
+    ]
+
+
+async def started(lab: Lab, *calls: dict[str, Any], **options: Any) -> LabRun:
+    """Start a run whose only round asks for calls."""
+    await lab.scenario(rounds=[{"calls": list(calls) or [refund()]}, {"says": "Done."}])
+    return await lab.start(with_tools=True, **options)
+
+
+async def test_an_approved_call_runs_once(lab: Lab, clerk: Clerk) -> None:
+    """It waits, shown to people; then it runs, and its output goes up with the others'.
+
+    The events of a round with one tool that needs nobody and one that is approved are a budget.
+    """
+    till = Till()
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        look_up = {"name": "look_up", "arguments": {"order_id": "A-1"}}
+        run = await started(lab, look_up, refund())
+        call = await waiting(run)
+        view = await run.until_status("requires_action")
+        assert view.run.required_action is not None
+        assert view.run.tool_calls == []
+        assert (call.state, call.approvals and call.approvals.need) == ("waiting", 1)
+        # Two things that come at once share a task of the workflow, or have one each.
+        await run.until(lambda view: len(view.runlane.answers) == 1)
+        assert till.paid == []
+
+        approval = clerk.made("approve", run, call, "ada", note="Fine.")
+        assert await send(run, approval) == "recorded"
+        result = await run.result()
+
+    assert result.run.status == "completed"
+    assert till.paid == [("A-1", 5)]
+    assert sorted(await submitted(lab)) == ["5 paid for A-1", "A-1 has shipped"]
+    (decision,) = result.runlane.decisions
+    assert (decision.state, decision.by, decision.note) == ("counted", "ada", "Fine.")
+    async with lab.open_ledger() as ledger:
+        found = await ledger.decisions.find(approval.id)
+        rows = [json.loads(row.body) for row in await ledger.audit.read(run.id)]
+    assert found is not None
+    assert (found.by, found.signature) == ("ada", approval.signature)
+    (row,) = [row for row in rows if row["kind"] == "decision"]
+    assert row["facts"]["decision"] == approval.id
+    events = undisturbed(await history(run))
+    assert len(events) <= EVENTS, kinds(events)
+
+
+async def test_edited_arguments_run_instead(lab: Lab, clerk: Clerk) -> None:
+    """Where they fit the tool; where they don't, the decision is refused and the call waits on."""
+    till = Till()
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        run = await started(lab)
+        assert await clerk.decide("approve", run, arguments='{"amount": "much"}') == "recorded"
+        view = await counted(run)
+        assert view.runlane.decisions[0].state == "refused"
+        assert "order_id" in (view.runlane.decisions[0].reason or "")
+        edited = '{"order_id": "A-1", "amount": 3}'
+        assert await clerk.decide("approve", run, arguments=edited) == "recorded"
+        result = await run.result()
+
+    assert till.paid == [("A-1", 3)]
+    assert await submitted(lab) == ["3 paid for A-1"]
+    assert [each.state for each in result.runlane.decisions] == ["refused", "counted"]
+
+
+async def test_people_reject_and_answer(lab: Lab, clerk: Clerk) -> None:
+    """What they say goes to the model; a receipt says what became of each word, and why.
+
+    Nothing that the caller submits stands for their word.
+    """
+    till = Till()
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        run = await started(lab, refund("A-1"), refund("A-2"))
+        view = await run.until(lambda view: len(undecided(view)) == 2)
+        one, _ = undecided(view)
+        other = "sha256:" + "0" * 64
+        assert await run.submit((one.tool_call_id, "mine")) == ["held"]
+        stale = clerk.made("approve", run, one, "ada", arguments_digest=other)
+        assert await send(run, stale) == "other_digest"
+        changed = clerk.made("approve", run, one, "ada", tool_digest=other)
+        assert await send(run, changed) == "other_digest"
+        nobodys = clerk.made("approve", run, one, "ada", tool_call_id="call_of_nobody")
+        assert await send(run, nobodys) == "unknown"
+        claim = clerk.made("claim", run, one, "ada")
+        assert await send(run, claim) == "recorded"
+        view = await run.until(lambda view: undecided(view)[0].claimed_by == "ada")
+        assert await send(run, clerk.made("approve", run, one, "bob")) == "claimed"
+        rejection = clerk.made("reject", run, one, "ada", note="Already paid.")
+        assert await send(run, rejection) == "recorded"
+        await run.until(lambda view: len(undecided(view)) == 1)
+        assert await send(run, rejection) == "duplicate"
+        second = await receipt(run, clerk.made("approve", run, one, "bob"))
+        assert (second.status, "rejected by ada" in second.message) == ("already_decided", True)
+        assert await clerk.decide("answer", run, by="bob", output="Paid by hand.") == "recorded"
+        result = await run.result()
+
+    assert till.paid == []
+    rejected, answered = await submitted(lab)
+    assert "Already paid." in rejected
+    assert answered == "Paid by hand."
+    assert [each.by for each in result.runlane.answers] == ["person:ada", "person:bob"]
+
+
+async def test_two_people_approve_and_who_asked_is_none_of_them(lab: Lab, clerk: Clerk) -> None:
+    """Nobody counts twice; the second person's word lets the call run, once."""
+    till = Till(approvals=2, groups=["finance"])
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        run = await started(lab, requested_by="eve")
+        finance = {"groups": ["finance"]}
+        assert await clerk.decide("approve", run, "eve", **finance) == "not_allowed"
+        assert await clerk.decide("approve", run, "ada", groups=["sales"]) == "not_allowed"
+        assert await clerk.decide("approve", run, "ada", **finance) == "recorded"
+        await run.until(lambda view: undecided(view)[0].approved_by == ["ada"])
+        assert await clerk.decide("approve", run, "Ada", **finance) == "not_allowed"
+        assert till.paid == []
+        assert await clerk.decide("approve", run, "bob", **finance) == "recorded"
+        await run.result()
+
+    assert till.paid == [("A-1", 5)]
+
+
+async def test_the_rest_of_the_run_is_approved(lab: Lab, clerk: Clerk) -> None:
+    """Until somebody revokes it."""
+    till = Till()
+    rounds = [{"calls": [refund(f"A-{number}")]} for number in (1, 2)]
+    await lab.scenario(rounds=[*rounds, {"calls": [refund("A-3")]}, {"says": "Done."}])
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        run = await lab.start(with_tools=True)
+        first = await waiting(run)
+        approval = clerk.made("approve", run, first, "ada", for_rest_of_run=True)
+        fault = await lab.fault("runs.submit_tool_outputs", "hold_before", after=1)
+        assert await send(run, approval) == "recorded"
+        await lab.held(fault)
+        assert till.paid == [("A-1", 5), ("A-2", 5)]
+        assert await send(run, clerk.made("revoke", run, first, "bob")) == "recorded"
+        await run.until(lambda view: len(view.runlane.decisions) == 2)
+        await counted(run)
+        await lab.release(fault)
+        third = await waiting(run)
+        assert await send(run, clerk.made("reject", run, third, "ada")) == "recorded"
+        result = await run.result()
+
+    assert len(till.paid) == 2
+    assert [each.kind for each in result.runlane.decisions] == ["approve", "revoke", "reject"]
+
+
+async def test_silence_rejects_or_asks_the_next_group(lab: Lab, clerk: Clerk) -> None:
+    """It never approves."""
+    till = Till(deadline="2s", outcome="escalate", groups=["support", "managers"])
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        run = await started(lab)
+        assert (await waiting(run)).groups == ["support"]
+        view = await run.until(lambda view: undecided(view)[0].groups == ["managers"])
+        assert undecided(view)[0].deadline_at is not None
+        assert await clerk.decide("claim", run, groups=["support"]) == "not_allowed"
+        result = await run.result()
+
+    assert result.run.status == "completed"
+    assert till.paid == []
+    assert "in time" in (await submitted(lab))[0]
+    assert [each.by for each in result.runlane.answers] == ["deadline"]
+
+
+async def test_silence_can_fail_the_run(lab: Lab, clerk: Clerk) -> None:
+    """Its last error names the call; the upstream run is not left alive."""
+    till = Till(deadline="0.5s", outcome="fail")
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        run = await started(lab)
+        result = await run.result()
+
+    assert result.run.status == "failed"
+    assert result.run.last_error is not None
+    assert "refund" in result.run.last_error.message
+    assert await lab.accepted("runs.cancel") == 1
+    assert till.paid == []
+
+
+async def test_what_is_approved_while_parked_waits_for_the_upstream(lab: Lab, clerk: Clerk) -> None:
+    """It runs when another upstream run asks for it, once, though that one asks for it twice."""
+    till = Till()
+    await lab.scenario(
+        rounds=[{"calls": [refund()]}],
+        attempts={"2": [{"calls": [refund()], "in_progress": 1.0}, {"calls": [refund()]}]},
+    )
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        run = await lab.start(with_tools=True)
+        call = await waiting(run)
+        upstream_run = str((await run.view()).runlane.upstream_run_id)
+        await lab.force(upstream_run, "expired")
+        await run.until(lambda view: view.runlane.parked)
+        assert await send(run, clerk.made("approve", run, call, "ada")) == "recorded"
+        await run.until(lambda view: view.runlane.attempt == 2)
+        assert till.paid == []
+        again = await run.until(
+            lambda view: len(undecided(view)) == 1 and view.runlane.rounds == 3, seconds=30
+        )
+        assert till.paid == [("A-1", 5)]
+        assert await clerk.decide("reject", run) == "recorded"
+        await run.result()
+
+    assert till.paid == [("A-1", 5)]
+    assert undecided(again)[0].tool_call_id != call.tool_call_id
+
+
+# Forgeries: whoever reaches Temporal can send what he likes, and can't sign
+
+
+async def test_temporal_alone_approves_nothing(lab: Lab, clerk: Clerk) -> None:
+    """Whatever is made up or copied is refused and kept with its reason; the true one counts."""
+    till = Till()
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        run = await started(lab, refund("A-1"), refund("A-2"))
+        view = await run.until(lambda view: len(undecided(view)) == 2)
+        one, two = undecided(view)
+        true = clerk.made("approve", run, one, "ada")
+        on_another_run = true.model_copy(update={"run_id": "run_other"})
+        forged = {
+            "unsigned": true.model_copy(update={"signature": ""}),
+            "another key's": Clerk().made("approve", run, one, "ada"),
+            "another run's": clerk.made("approve", run, one, "ada", run_id="run_other").model_copy(
+                update={"run_id": run.id}
+            ),
+            "another call's": true.model_copy(
+                update={
+                    "tool_call_id": two.tool_call_id,
+                    "arguments_digest": two.arguments_digest,
+                }
+            ),
+            "another tool's": clerk.made(
+                "approve", run, one, "ada", tool_digest="sha256:" + "0" * 64
+            ).model_copy(update={"tool_digest": one.tool_digest}),
+            "other arguments": true.model_copy(
+                update={"arguments": '{"order_id": "A-1", "amount": 99}'}
+            ),
+        }
+        assert await send(run, on_another_run) == "unknown"
+        for decision in forged.values():
+            assert await send(run, decision) == "recorded"
+        view = await run.until(lambda view: len(view.runlane.decisions) == len(forged))
+        view = await counted(run)
+        assert {each.state for each in view.runlane.decisions} == {"refused"}
+        assert all(each.reason for each in view.runlane.decisions)
+        assert till.paid == []
+
+        assert await send(run, true) == "recorded"
+        await run.until(lambda view: len(undecided(view)) == 1)
+        assert await clerk.decide("reject", run) == "recorded"
+        result = await run.result()
+        rows = [json.loads(row.body) for row in await lab.ledger.audit.read(run.id)]
+
+    assert till.paid == [("A-1", 5)]
+    assert [each.state for each in result.runlane.decisions][-2:] == ["counted"] * 2
+    refused = [row["facts"].get("refused") for row in rows if row["kind"] == "decision"]
+    assert refused.count("signature") == len(forged)
+    assert len(refused) == len(forged) + 2
+
+
+async def test_a_workflow_with_made_up_approvals_runs_nothing(lab: Lab, clerk: Clerk) -> None:
+    """Its state is whatever somebody started it with; the worker asks for signatures itself."""
+    till = Till()
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        run = await started(lab)
+        copied = clerk.made("approve", run, await waiting(run), "ada")
+        handle = await lab.client.start_workflow(
+            RunWorkflow.run,
+            await as_if_approved(run, till, copied),
+            id=f"{run.id}_forged",
+            task_queue=lab.task_queue,
+        )
+
+        async def hindrance() -> str:
+            described = (await handle.describe()).raw_description
+            failures = [
+                await failure_message(lab.client.data_converter, each.last_failure)
+                for each in described.pending_activities
+                if each.activity_type.name == "tools.call"
+            ]
+            return " ".join(failures)
+
+        await eventually(hindrance, lambda text: "about something else" in text)
+        await handle.terminate()
+        await run.cancel()
+        await run.result()
+
+    assert till.paid == []
+
+
+async def as_if_approved(run: LabRun, till: Till, decision: Decision) -> RunInput:
+    """Return what another workflow would be given if the run's call were approved in it."""
+    view = await run.view()
+    (call,) = view.runlane.pending
+    asked = {"name": call.name, "arguments": call.arguments}
+    calls = [{"id": call.tool_call_id, "type": "function", "function": asked}]
+    action = {"type": "submit_tool_outputs", "submit_tool_outputs": {"tool_calls": calls}}
+    upstream_run = view.run.model_copy(update={"id": view.runlane.upstream_run_id}).model_dump()
+    judged = await till.tools.handling(
+        Call(id=call.tool_call_id, name=call.name, arguments=call.arguments), time.time()
+    )
+    opened = OpenCall(
+        id=call.tool_call_id,
+        name=call.name,
+        arguments=call.arguments,
+        key="key",
+        since_at=time.time(),
+        handled_by="worker",
+        rule=judged.rule,
+        timeout=judged.timeout,
+        approval=Approval(approvals=[decision], decided=decision.kind),
+    )
+    state = RunState(
+        deadline_at=time.time() + 600,
+        attempt=1,
+        rounds=1,
+        upstream=view.runlane.upstream,
+        run=Run.model_validate({**upstream_run, "required_action": action}),
+        seen_at=time.time(),
+        next_look_at=time.time() + 60,
+        calls=[opened],
+        known={call.tool_call_id: KnownCall(attempt=1, round=1)},
+    )
+    request = RunRequest(thread_id=view.run.thread_id, params={}, created_at=time.time())
+    return RunInput(request=request, state=state)
+
+
+async def test_a_worker_without_a_public_key_lets_nothing_count(lab: Lab, clerk: Clerk) -> None:
+    """The run says what is missing; once it is there, the same decision counts."""
+    till = Till()
+    async with lab.worker(tools=till.tools):
+        run = await started(lab)
+        call = await waiting(run)
+        approval = clerk.made("approve", run, call, "ada")
+        assert await send(run, approval) == "recorded"
+        view = await counted(run)
+        assert "RUNLANE_DECISION_PUBLIC_KEYS" in (view.runlane.decisions[0].reason or "")
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        assert await send(run, approval) == "recorded"
+        await run.result()
+
+    assert till.paid == [("A-1", 5)]
+
+
+async def test_a_ledger_that_is_down_delays_a_decision_and_loses_none(
+    lab: Lab, clerk: Clerk
+) -> None:
+    """It doesn't count before it is written; nobody has to say it again."""
+    till = Till()
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        run = await started(lab)
+        await waiting(run)
+        with contextlib.closing(sqlite3.connect(lab.ledger.location.file)) as elsewhere:
+            elsewhere.execute("BEGIN EXCLUSIVE")
+            assert await clerk.decide("approve", run) == "recorded"
+            await asyncio.sleep(1.0)
+            view = await run.view()
+            assert [each.state for each in view.runlane.decisions] == ["checking"]
+            assert undecided(view)[0].checking
+            assert till.paid == []
+            elsewhere.rollback()
+        await run.result()
+
+    assert till.paid == [("A-1", 5)]
+
+
+async def test_what_waits_for_people_goes_on_in_a_fresh_history(
+    restless: Client, simulator: SimulatorProcess, clerk: Clerk
+) -> None:
+    """With half a quorum, a claim and everything that was said; the second half lets it run."""
+    lab, till = Lab(restless, simulator), Till(approvals=2)
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        run = await started(lab, timing=QUICK.model_copy(update={"look_floor": 60.0}))
+        approval = clerk.made("approve", run, await waiting(run), "ada")
+        assert await send(run, approval) == "recorded"
+        before = (await counted(run)).runlane
+        await Noise(run).until_continued(lab, 2)
+        after = (await run.view()).runlane
+        assert (after.pending, after.decisions) == (before.pending, before.decisions)
+        assert await send(run, approval) == "duplicate"
+        assert await clerk.decide("approve", run, "bob") == "recorded"
+        await run.result()
+
+    assert till.paid == [("A-1", 5)]
