@@ -6,7 +6,7 @@ only looks, cancels or waits goes on.
 
 from datetime import timedelta
 
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.trail import waiting_for_ledger
 from ledger import Ledger
@@ -35,4 +35,6 @@ async def check(ledger: Ledger, run_id: str, tool: str | None = None) -> None:
             f"{stop.reason}",
             type=STOPPED,
             next_retry_delay=LOOK_AGAIN,
+            # Somebody wants it so: no warning in the log every 5 s, of each run.
+            category=ApplicationErrorCategory.BENIGN,
         )
