@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from activities import contract as effects
-from activities import decision, tools
+from activities import decision, decisions, notify, tools
 from runsapi import Run
-from workflows import contract, state
+from workflows import approval, contract, state
 
 CALL = {"id": "c", "type": "function", "function": {"name": "pay", "arguments": "{}"}}
 RUN = {
@@ -36,6 +36,7 @@ RUN = {
     "tool_choice": {"type": "function", "function": {"name": "pay"}},
     "metadata": {"k": "v"},
 }
+MODULES = (contract, state, approval, effects, tools, decision, decisions, notify)
 LATER = "a_field_of_a_later_release"
 
 # Never add to a list: histories and processes of older releases have no such field. Give it a
@@ -47,11 +48,15 @@ REQUIRED = {
         "answered_at",
     ],
     "AnswerView": ["tool_call_id", "name", "attempt", "round", "outcome", "output_digest"],
+    "Approval": [],
+    "Approvals": [],
+    "Asked": ["created_at", "digest"],
     "AttemptView": ["attempt", "upstream_run_id", "status"],
+    "Beside": ["name", "arguments", "outcome", "at"],
     "BlockedView": ["kind", "message", "since_at"],
     "Call": ["id", "name", "arguments"],
-    "CallInput": ["run_id", "call"],
-    "Called": ["output"],
+    "CallInput": ["run_id", "call", "rule"],
+    "Called": [],
     "CancelInput": ["target"],
     "CancelRequest": [],
     "Classified": ["calls"],
@@ -62,25 +67,39 @@ REQUIRED = {
         "id", "kind", "run_id", "tool_call_id", "arguments_digest", "tool_digest", "by", "at",
     ],
     "DecisionReceipt": ["status", "message"],
+    "DecisionView": ["id", "kind", "tool_call_id", "by", "at", "recorded_at", "state"],
     "EarlyAnswer": ["output", "at"],
+    "Execution": [
+        "tool_call_id", "name", "arguments", "key", "attempt", "round", "begun_at", "intent",
+        "arguments_digest", "ordinal", "rule", "timeout", "room",
+    ],
     "Handling": ["by"],
+    "KeptApproval": ["key", "tool_digest", "tool_call_id", "attempt", "approval"],
     "KnownCall": ["attempt", "round"],
     "MetadataUpdate": [],
+    "Notice": [
+        "id", "event", "at", "run_id", "tool_call_id", "tool", "since", "arguments_digest",
+        "tool_digest",
+    ],
     "Observed": ["run"],
-    "Output": ["tool_call_id", "output"],
     "OpenCall": ["id", "name", "arguments", "key", "since_at"],
+    "Output": ["tool_call_id", "output"],
     "PendingCall": ["tool_call_id", "name", "arguments", "arguments_digest"],
     "Receipt": ["tool_call_id", "status"],
     "Receipts": ["receipts"],
     "RejectedAnswer": ["tool_call_id", "reason", "at"],
     "RequestMemo": ["digest", "created_at"],
     "RetrieveInput": ["target"],
+    "Rule": ["tool_digest", "arguments_digest"],
     "RunInput": ["request"],
     "RunOptions": [],
     "RunRequest": ["thread_id", "params", "created_at"],
     "RunState": [],
     "RunView": ["run", "runlane"],
     "RunlaneView": [],
+    "RunningTool": ["tool_call_id", "name", "begun_at"],
+    "StandingApproval": ["decision", "tool", "rule"],
+    "StoppedView": ["scope", "target", "by", "reason", "since_at"],
     "SubmitInput": ["target", "tool_outputs"],
     "Submitted": ["run", "outcome"],
     "Target": ["upstream", "thread_id", "run_id"],
@@ -91,6 +110,8 @@ REQUIRED = {
     "UpdateInput": ["target", "metadata"],
     "Upstream": ["name", "url"],
     "UpstreamView": ["name", "url"],
+    "Verified": [],
+    "VerifyInput": ["decision", "call", "rule"],
 }  # fmt: skip
 
 
@@ -98,7 +119,7 @@ def models() -> list[type[BaseModel]]:
     """Return the models of the contracts, found by looking."""
     found = [
         member
-        for module in (contract, state, effects, tools, decision)
+        for module in MODULES
         for name, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, BaseModel)
         and member.__module__ == module.__name__
@@ -151,6 +172,8 @@ def example(kind: Any) -> Any:  # noqa: PLR0911  # a table of kinds
         return example(arguments[0])
     if origin in (Union, UnionType):
         return example(next(each for each in arguments if each is not NoneType))
+    if origin is tuple:
+        return tuple(example(each) for each in arguments)
     if origin is list:
         return [example(arguments[0])]
     if origin is dict:
