@@ -15,6 +15,7 @@ import runlane
 from runlane.cli import (
     answers,
     approvals,
+    audit,
     blocked,
     doctor,
     output,
@@ -53,6 +54,7 @@ stops.add_to(app)
 tools.add_to(app)
 doctor.add_to(app)
 pruning.add_to(app)
+audit.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
