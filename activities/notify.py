@@ -116,7 +116,7 @@ def message(notice: Notice) -> str:
         "deadline": None if notice.deadline is None else _instant(notice.deadline),
         "arguments_digest": notice.arguments_digest,
         "tool_digest": notice.tool_digest,
-        "command": f"runlane approval show {notice.run_id} {notice.tool_call_id}",
+        "command": f"runlane approval show {notice.tool_call_id} --run {notice.run_id}",
     }
     if notice.event is NoticeEvent.DECIDED:
         data |= {"outcome": notice.outcome, "decided_by": notice.by}

@@ -136,7 +136,7 @@ def _codec_server(
 
 
 def _demo() -> None:
-    """Show two runs: one asks for an answer, one loses its worker.
+    """Show three runs: one is answered, one loses its worker, one needs a person.
 
     Takes under a minute, offline and without a key; nothing is left running.
     """

@@ -17,7 +17,7 @@ import pytest
 RUNLANE = Path(sysconfig.get_path("scripts")) / "runlane"
 MARK = "DEMO_UNDER_TEST"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 class Played(NamedTuple):
@@ -89,7 +89,7 @@ def play(where: Path) -> dict[str, Any]:
         cwd=where,
         text=True,
         capture_output=True,
-        timeout=170,
+        timeout=260,
         check=False,
     )
     return {
@@ -102,7 +102,7 @@ def play(where: Path) -> dict[str, Any]:
 
 
 def run_ids(played: Played) -> list[str]:
-    """Return the two runs, in the order they were made."""
+    """Return the runs, in the order they were made."""
     return re.findall(r"^(run_\w+)  queued$", played.output, re.MULTILINE)
 
 
@@ -111,7 +111,7 @@ def test_it_ends_well_and_leaves_nothing(played: Played) -> None:
     assert (0, "") == (played.status, played.words), played.output
     assert [] == played.left
     # Under a minute on a machine of its own; tests run beside each other.
-    assert played.seconds < 120
+    assert played.seconds < 200
 
 
 def test_it_is_plain_text_in_a_pipe(played: Played) -> None:
@@ -145,16 +145,30 @@ def test_it_kills_a_worker_between_create_and_its_answer(played: Played) -> None
 
 
 def test_the_table_counts_each_effect_once(played: Played) -> None:
-    """Both runs are completed, with one create and one submit received by the upstream."""
-    first, second = run_ids(played)
+    """All runs are completed, with one create and one submit received by the upstream."""
     rows = re.findall(
         r"^(run_\w+)  completed  1 create, 1 submit +(\d+) +(\d+) kB$",
         played.output,
         re.MULTILINE,
     )
 
-    assert [first, second] == [row[0] for row in rows]
-    assert all(0 < int(events) <= 60 and int(size) > 0 for _, events, size in rows)
+    assert 3 == len(rows)
+    assert run_ids(played) == [row[0] for row in rows]
+    assert all(0 < int(events) <= 90 and int(size) > 0 for _, events, size in rows)
+
+
+def test_a_refund_needs_a_yes_and_is_paid_once(played: Played) -> None:
+    """The demonstration says that it decided; the worker dies once the shop has paid."""
+    shown = played.output.index("$ runlane approval show call_")
+    decided = played.output.index("so the demonstration decides: yes.")
+    approved = played.output.index("$ runlane approval approve call_")
+    killed = played.output.rindex("$ kill -9 ")
+
+    assert shown < decided < approved < killed
+    assert "over 100 euros" in played.output[shown:decided]
+    paid = re.search(r"asked (\d+) times, under one key, and paid 250 euros once", played.output)
+    assert paid is not None
+    assert int(paid[1]) > 1
 
 
 def test_it_says_what_was_simulated_and_how_to_go_on(played: Played) -> None:
@@ -185,7 +199,7 @@ def test_its_runs_can_be_looked_at_again(played: Played) -> None:
     try:
         assert up.stdout is not None
         document = json.loads(up.stdout.readline())
-        for run_id in run_ids(played):
+        for run_id in run_ids(played)[:2]:
             shown = subprocess.run(
                 [RUNLANE, "retrieve", run_id, "--json"],
                 env=environ(mark, TEMPORAL_ADDRESS=document["temporal"]),

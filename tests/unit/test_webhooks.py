@@ -82,7 +82,7 @@ async def test_what_a_receiver_gets(receiver: WebhookReceiver) -> None:
             "deadline": "2026-09-21T15:13:20Z",
             "arguments_digest": "sha256:a",
             "tool_digest": "sha256:t",
-            "command": "runlane approval show run_1 call_1",
+            "command": "runlane approval show call_1 --run run_1",
         },
     }
 
