@@ -23,6 +23,7 @@ from runlane.temporal import connect
 from tests.lab import QUICK, Lab, LabRun
 from tests.outsider import Outsider
 from tests.processes import Plant
+from tests.shop_tools import done
 from tests.simulator_process import SimulatorProcess
 from workflows.contract import RunlaneView
 from workflows.run import RunWorkflow
@@ -53,6 +54,12 @@ class Installation:
         self._copy = data_dir / "copy.db"
         self._copied_at = 0.0
         self._simulator = simulator
+        self._journal = data_dir / "journal"
+        self._environ = {
+            "RUNLANE_TOOLS": "tests.shop_tools",
+            "SHOP_JOURNAL": str(self._journal),
+            "SHOP_IS_QUICK": "yes",
+        }
         self._server = EmbeddedTemporal(data_dir)
         self._plants: list[Plant] = []
         self.late: Plant
@@ -70,7 +77,11 @@ class Installation:
             for _ in range(2)
         )
         self._plants = [self.plant, self.late]
-        await self.plant.worker()
+        await self.plant.worker(**self._environ)
+
+    def refunds(self) -> int:
+        """Return how often the workers' tool has paid."""
+        return sum(name == "refund" for name, _, _ in done(self._journal))
 
     def lab(self) -> Lab:
         """Return a lab with a thread of its own, served from the beginning."""
@@ -96,7 +107,7 @@ class Installation:
         await asyncio.sleep(max(0.0, self._copied_at + PROMPT_SECONDS + 1 - time.monotonic()))
         self._server = EmbeddedTemporal(self._data_dir, port=port_of(address), ui_port=port_of(ui))
         await self._server.start()
-        await asyncio.gather(*(plant.worker() for plant in self._plants))
+        await asyncio.gather(*(plant.worker(**self._environ) for plant in self._plants))
 
     async def stop(self) -> None:
         for plant in self._plants:
@@ -121,13 +132,17 @@ async def test_nothing_is_done_again(installation: Installation) -> None:
     key, be it over or not.
     """
     before = await runs_of_before(installation)
+    paying = installation.lab()
+    submit = await paying.fault("runs.submit_tool_outputs", "hold_before")
+    paid = await start_to_pay(paying)
     installation.copy()
     await all_go_on(installation, before)
+    await paying.held(submit)
     after = (installation.lab(), installation.lab())
     forgotten = await runs_of_after(installation, *after)
     labs = [*before, *after]
-    done = [await effects(lab) for lab in labs]
-    assert [(1, 1), (1, 1), (1, 1), (2, 1), (1, 0), (1, 1), (1, 0), (1, 0), (1, 0)] == done
+    took = [await effects(lab) for lab in labs]
+    assert [(1, 1), (1, 1), (1, 1), (2, 1), (1, 0), (1, 1), (1, 0), (1, 0), (1, 0)] == took
 
     await installation.set_back()
 
@@ -138,11 +153,14 @@ async def test_nothing_is_done_again(installation: Installation) -> None:
     views = {lab: await ended(run) for lab, run in before.items()}
     assert [a.outcome for a in views[answered].answers] == ["overtaken"]
     assert [a.status for a in views[parked].attempts] == ["expired", "completed"]
+    # What its tool gave stands in the ledger, and nowhere else.
+    assert ["submitted"] == [a.outcome for a in (await ended(paid)).answers]
+    assert 1 == installation.refunds()
     await ended(await keyed(installation, after[0]))
     found = await keyed(installation, after[1])
     view = await found.until_status("requires_action")
     assert forgotten == view.runlane.upstream_run_id
-    assert done == [await effects(lab) for lab in labs]
+    assert took == [await effects(lab) for lab in labs]
     await found.answer_all()
     await ended(found)
     assert (1, 1) == await effects(after[1])
@@ -175,6 +193,15 @@ async def runs_of_before(installation: Installation) -> dict[Lab, LabRun]:
     await runs[parked].until(lambda view: view.runlane.parked)
     await runs[leg].until(lambda view: view.runlane.attempt == 1)
     return runs
+
+
+async def start_to_pay(lab: Lab) -> LabRun:
+    """Start a run whose tool pays after the copy is made."""
+    call = {"name": "refund", "arguments": {"order_id": "A-1"}}
+    await lab.scenario(rounds=[{**ASK, "in_progress": 4.0, "calls": [call]}, LAST])
+    run = await lab.start(with_tools=True)
+    await run.until(lambda view: view.runlane.attempt == 1)
+    return run
 
 
 async def all_go_on(installation: Installation, runs: dict[Lab, LabRun]) -> None:
