@@ -1,4 +1,4 @@
-"""What a tool changes outside is done once, whatever becomes of the upstream, Temporal, the ledger."""
+"""What a tool changes is done once, whatever becomes of the upstream, Temporal, the ledger."""
 
 import asyncio
 import sqlite3
