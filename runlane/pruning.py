@@ -90,6 +90,25 @@ async def forgotten(
                 yield each
 
 
+async def of_run(client: Client, root: Path, run_id: str) -> Forgotten | None:
+    """Return what a run has stored; None where there is nothing.
+
+    Args:
+        client: of the Temporal that alone uses the directory for this namespace.
+        root: from `payload_directory`.
+        run_id: ours.
+    """
+    directory = root / quote(client.namespace, safe="") / quote(run_id, safe="")
+
+    def look() -> Forgotten | None:
+        if not run_id.startswith(_OURS) or directory.is_symlink() or not directory.is_dir():
+            return None
+        stats = [file.stat() for file in directory.iterdir()]
+        return Forgotten(run_id, directory, len(stats), sum(stat.st_size for stat in stats))
+
+    return await asyncio.to_thread(look)
+
+
 async def delete(
     client: Client, left: Forgotten, *, older_than: timedelta = OLDER_THAN
 ) -> tuple[int, int]:

@@ -86,7 +86,7 @@ class Recorder:
         missing = [row for row in news if row.id not in ended]
         for start in range(0, len(missing), _AT_ONCE):
             some = missing[start : start + _AT_ONCE]
-            await asyncio.gather(*(self._record(row) for row in some))
+            await asyncio.gather(*(self.record(row) for row in some))
         if closed:
             self._recorded = {row.run_id for row in closed}
             newest = max(row.close_time for row in closed if row.close_time is not None)
@@ -105,7 +105,13 @@ class Recorder:
         rows = [row async for row in self._client.list_workflows(query, page_size=_PAGE)]
         return sorted(rows, key=lambda row: row.close_time or datetime.now(UTC))
 
-    async def _record(self, row: WorkflowExecution) -> None:
+    async def record(self, row: WorkflowExecution) -> None:
+        """Write a run, if it has ended.
+
+        Raises:
+            RPCError: Temporal can't be asked.
+            LedgerUnavailable: the ledger doesn't answer.
+        """
         try:
             description = await reading.describe(self._client, row.id)
             if description.close_time is None:

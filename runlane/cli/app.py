@@ -18,6 +18,7 @@ from runlane.cli import (
     audit,
     blocked,
     doctor,
+    erasing,
     output,
     pruning,
     runs,
@@ -55,6 +56,7 @@ tools.add_to(app)
 doctor.add_to(app)
 pruning.add_to(app)
 audit.add_to(app)
+erasing.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
