@@ -21,6 +21,7 @@ class Clerk:
         self._signer = Signer.generate()
         self.verifier = signing.Signatures([self._signer.public])
         """What workers verify with."""
+        self.public_pem = self._signer.public.pem
 
     def made(self, kind: str, run: LabRun, call: PendingCall, by: str, **fields: Any) -> Decision:
         """Return a signed decision on a call as the view shows it."""
