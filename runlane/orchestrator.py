@@ -20,6 +20,7 @@ from temporalio.client import Client
 
 from runlane import blocked, messages, reading, receipts, requests, starting, temporal
 from runlane.approvals import Approvals
+from runlane.client_ledger import ClientLedger
 from runlane.errors import (
     AnswersRefused,
     NoWorker,
@@ -29,6 +30,7 @@ from runlane.errors import (
 from runlane.listing import ListQuery, RunList, checked_kind
 from runlane.payload_store import AbsentPayloadStore
 from runlane.person import person
+from runlane.recorded import RecordedList
 from runlane.rpc import explained
 from runlane.settings import Settings, SettingsError
 from runlane.steps import Steps
@@ -206,6 +208,7 @@ class Runs:
         before: str | None = None,
         order: Literal["asc", "desc"] = "desc",
         blocked: bool | str = False,
+        all_ages: bool = False,
     ) -> RunList:
         """List runs by creation: `await` it for a page, or iterate over all (`async for`).
 
@@ -220,12 +223,17 @@ class Runs:
             before: the page ends before this run.
             order: by creation, `asc` or `desc`.
             blocked: only blocked runs: of all kinds, or of the one that is named.
+            all_ages: from the ledger: also runs that Temporal has forgotten.
 
         Raises:
             InvalidRequest: a parameter is out of its range.
             RunNotFound: when fetched, there is no run as `after` or `before` names it.
+            LedgerUnreachable: when fetched with `all_ages`, the ledger doesn't answer.
         """
         query = ListQuery(thread_id, status, limit, after, before, order, blocked)
+        if all_ages:
+            ledger = ClientLedger(self._settings, self._client)
+            return RecordedList(self._client, ledger, query)
         return RunList(self._client, query)
 
     async def update(

@@ -92,6 +92,10 @@ def _list(
     order: Annotated[
         str, typer.Option("--order", metavar="asc|desc", help="By creation.")
     ] = "desc",
+    all_ages: Annotated[
+        bool,
+        typer.Option("--all-ages", help="From the ledger: runs that Temporal has forgotten, too."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """List runs, the newest first. No worker is needed."""
@@ -109,6 +113,7 @@ def _list(
             before=before,
             order=order,  # type: ignore[arg-type]  # checked by the list itself
             blocked=only_blocked,
+            all_ages=all_ages,
         )
         if only_blocked:
             page = replace(page, views=await blocked_runs.read(client, page.views))

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,11 +13,16 @@ from sqlalchemy import Connection
 from temporalio.common import WorkflowIDReusePolicy
 
 from activities.trail import LEDGER_DOWN
+from ledger import Ledger
 from ledger.approval import Approval, ApprovalKey, Standing
 from ledger.contents import digest_of
 from ledger.database import Database
-from runlane import requests
+from ledger.run_record import RunRecord, Usage
+from runlane import Runlane, requests
+from runlane.client_ledger import ClientLedger
+from runlane.errors import InvalidRequest, RunNotFound
 from runlane.recording import Recorder
+from runlane.settings import Settings
 from tests.lab import Lab, LabRun, eventually
 from workflows.run import RunWorkflow
 from workflows.state import RunInput
@@ -183,3 +188,49 @@ async def test_a_run_ends_although_the_ledger_is_down(lab: Lab) -> None:
     async with broken(lab):
         await run.cancel()
         assert "cancelled" == (await run.result()).run.status
+
+
+async def test_a_list_of_any_age(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has ended is listed from the ledger, what lives as Temporal knows it."""
+
+    @asynccontextmanager
+    async def opened(self: ClientLedger) -> AsyncIterator[Ledger]:
+        yield lab.ledger
+
+    monkeypatch.setattr(ClientLedger, "opened", opened)
+    runs = Runlane(lab.client, Settings(task_queue=lab.task_queue)).runs
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    for number in range(3):
+        at = long_ago + timedelta(days=number)
+        await lab.ledger.runs.record(
+            RunRecord(
+                run_id=f"run_old{number}", thread_id=lab.thread_id, assistant_id="asst_1",
+                status="completed" if number else "in_progress", created_at=at, updated_at=at,
+                ended_at=at if number else None,
+                usage=Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3),
+            )
+        )  # fmt: skip
+    run = await lab.start(params={"tools": CALL})
+    await run.until_status("requires_action")
+
+    async def page() -> list[str]:
+        return [each.status for each in (await runs.list(lab.thread_id, all_ages=True)).data]
+
+    expected = ["requires_action", "completed", "completed", "in_progress"]
+    await eventually(page, lambda statuses: statuses == expected)
+    found = [each async for each in runs.list(lab.thread_id, all_ages=True, limit=2)]
+    assert [run.id, "run_old2", "run_old1", "run_old0"] == [each.id for each in found]
+    assert found[1].usage is not None
+    assert 3 == found[1].usage.total_tokens
+    before = await runs.list(lab.thread_id, all_ages=True, limit=2, before="run_old0")
+    assert (["run_old2", "run_old1"], True) == ([each.id for each in before.data], before.has_more)
+    assert [run.id] == [each.id for each in (await before.get_next_page()).data]
+    lost = (await runs.list(lab.thread_id, all_ages=True)).views[-1].runlane.uncertain
+    assert "seen no end" in str(lost)
+    ended = await runs.list(lab.thread_id, all_ages=True, status="completed", order="asc")
+    assert ["run_old1", "run_old2"] == [each.id for each in ended.data]
+    for refused in ({"status": "queued"}, {"blocked": True}, {"limit": 101}):
+        with pytest.raises(InvalidRequest):
+            runs.list(all_ages=True, **refused)
+    with pytest.raises(RunNotFound):
+        await runs.list(all_ages=True, after="run_unknown")
