@@ -177,14 +177,14 @@ def deployment(settings: Settings) -> WorkerDeploymentConfig | None:
 
 
 async def run(
-    settings: Settings, stop: asyncio.Event, ready: Callable[[Client, Monitor], None]
+    settings: Settings, stop: asyncio.Event, ready: Callable[[Client, Monitor, list[str]], None]
 ) -> bool:
     """Work until `stop` is set; then hand polls over, let effects end, and tell whether all did.
 
     Args:
         settings: Where the upstream is, and which task queue to serve.
         stop: Set it to shut down.
-        ready: Called once runs are served.
+        ready: Called with the names of the tools once runs are served.
 
     Raises:
         InvalidRequest: No upstream is named.
@@ -238,7 +238,7 @@ async def run(
         watching = [asyncio.create_task(watcher) for watcher in watchers]
         monitor.watch(client, ledger, workers)
         stopping = asyncio.create_task(stop.wait())
-        ready(client, monitor)
+        ready(client, monitor, tools.names)
         # A worker that ends by itself has failed: end the process, so that somebody starts it anew.
         await asyncio.wait([*serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         monitor.end()
@@ -282,7 +282,7 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
 
-    def ready(client: Client, monitor: Monitor) -> None:
+    def ready(client: Client, monitor: Monitor, tools: list[str]) -> None:
         facts = {
             "pid": os.getpid(),
             "temporal": client.service_client.config.target_host,
@@ -290,6 +290,7 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
             "task_queue": settings.task_queue,
             "upstream": settings.upstream_url,
             "metrics": monitor.url,
+            "tools": tools,
         }
         if as_json:
             sys.stdout.write(json.dumps(facts) + "\n")
@@ -300,6 +301,8 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
                 "Worker {pid} serves queue {task_queue} of {namespace} at {temporal}; "
                 "runs are executed by {upstream}. Stop it with Ctrl-C.\n".format(**facts)
             )
+            if tools:
+                sys.stdout.write(f"Its tools: {', '.join(tools)}.\n")
             if monitor.url is not None:
                 sys.stdout.write(f"Metrics and health are at {monitor.url}.\n")
         sys.stdout.flush()

@@ -19,7 +19,7 @@ from workflows.state import RunState
 MAX_BARREN = 3
 """Re-creations in a row in which the upstream took no answer that was new."""
 MAX_BARREN_UNANSWERED = 1
-"""The same where there is no answer that a further run could take."""
+"""The same where there is neither an answer nor an approval that a further run could take."""
 KEY_KEPT_FOR = 86_400.0 - 300.0
 """Seconds. Temporal retains no run for less than a day, so an upstream run of a key's that is
 younger was created for the same key, whatever Temporal has lost since. Less by more than clocks may
@@ -105,5 +105,6 @@ def unstamped(metadata: dict[str, str] | None) -> dict[str, str]:
 
 def may_recreate(state: RunState) -> bool:
     """Tell whether another upstream run may be created after one that expired."""
-    limit = MAX_BARREN if answers.held(state) else MAX_BARREN_UNANSWERED
+    held = answers.held(state) or any(each.parked for each in state.kept)
+    limit = MAX_BARREN if held else MAX_BARREN_UNANSWERED
     return state.barren < limit

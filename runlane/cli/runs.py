@@ -92,7 +92,9 @@ def _create(
         text = "No assistant given: add --assistant ID, or an assistant_id to --params."
         raise InvalidRequest(text, param="assistant_id")
     if with_tools:
-        body = tools.registered().added_to(body)
+        registry = tools.registered()
+        body = registry.added_to(body)
+        tools.warn(registry)
     interval = inputs.duration(poll_interval, "--poll-interval")
     options: dict[str, Any] = {
         "idempotency_key": idempotency_key,

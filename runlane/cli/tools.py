@@ -11,6 +11,8 @@ from runlane.cli import output, session
 from runlane.cli.options import Json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from runlane.tools.registry import Registry
     from runlane.tools.tool import Tool
 
@@ -53,7 +55,7 @@ def _list(json: Json = False) -> None:
     else:
         head = ("tool", "kind", "policy", "read only", "at most once", "from")
         output.table(head, [_row(tool) for tool in tools])
-    _warn(list(tools))
+    warn(list(tools))
 
 
 def _show(
@@ -71,10 +73,12 @@ def _show(
         output.say("  parameters", style="dim")
         for line in schema.splitlines():
             output.say(f"    {output.safe(line)}")
-    _warn([tool])
+    warn([tool])
 
 
-def _warn(tools: "list[Tool]") -> None:
+def warn(tools: "Iterable[Tool]") -> None:
+    """Name the tools that nobody classified, and what those at hand lack here."""
+    tools = list(tools)
     nobody = [tool.name for tool in tools if tool.options.policy is None]
     if nobody:
         whose = "its calls need" if len(nobody) == 1 else "their calls need"

@@ -25,7 +25,7 @@ from runlane.moments import format_moment
 from runlane.payload_store import FilePayloadStore
 from runlane.settings import Settings
 from runlane.workers import namespace_data
-from workflows.task_queues import poll_task_queue
+from workflows.task_queues import poll_task_queue, tools_task_queue
 
 KEPT_FOR = timedelta(days=30)
 """How long closed runs, and with them idempotency keys, should be remembered."""
@@ -42,6 +42,7 @@ async def check_temporal(client: Client, settings: Settings) -> AsyncIterator[Fi
     for name, queue, activities in (
         ("workers", settings.task_queue, False),
         ("workers, polls", poll_task_queue(settings.task_queue), True),
+        ("workers, tools", tools_task_queue(settings.task_queue), True),
     ):
         yield await _workers(client, name, queue, activities=activities)
     yield await _payloads(client, settings)

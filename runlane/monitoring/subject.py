@@ -18,6 +18,8 @@ _PHASES = {
     "runs.submit_tool_outputs": "submit",
     "runs.cancel": "cancel",
     "runs.update": "update",
+    "tools.classify": "classify",
+    "tools.call": "tool",
 }
 _logger = logging.getLogger("runlane.worker")
 
@@ -28,7 +30,7 @@ class Subject:
 
     run_id: str
     phase: str
-    """`create`, `poll`, `submit`, `cancel` or `update`."""
+    """A word for what is done: `create`, `poll`, `tool`; of some, the activity's name."""
     tries: int
     """Temporal's count of how often this activity was begun."""
     attempt: int | None = None

@@ -41,6 +41,11 @@ class RegisteredTools:
         self._notifies = notifies
         self._loop = ToolLoop()
 
+    @property
+    def names(self) -> list[str]:
+        """The tools' names, sorted."""
+        return [tool.name for tool in self._registry]
+
     async def handling(self, call: Call, asked_at: float) -> Handling:
         """Say who answers a call. Where that can't be told, a person must."""
         if call.name not in self._registry:
