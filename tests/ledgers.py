@@ -14,6 +14,7 @@ import pytest_asyncio
 from sqlalchemy import make_url
 
 from ledger import Ledger, Location
+from runlane.ledger_access import KeySealing
 from tests.postgres_server import PostgresServer
 
 _numbers = itertools.count(1)
@@ -41,7 +42,8 @@ async def open_in(directory: Path) -> Ledger:
     if not location.file.exists():
         directory.mkdir(parents=True, exist_ok=True)
         location.file.write_bytes(await _template())
-    return await Ledger.open(location)
+    # As a worker without keys does, so that a client without any can read it too.
+    return await Ledger.open(location, KeySealing(()))
 
 
 async def _template() -> bytes:

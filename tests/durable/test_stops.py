@@ -1,6 +1,7 @@
 """The kill switch: nothing new begins while a stop stands, and all goes on when it is resumed."""
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -133,22 +134,21 @@ async def test_a_stopped_tool_does_not_run_and_others_do(lab: Lab) -> None:
 async def test_a_stop_holds_between_two_tries_of_a_tool(lab: Lab) -> None:
     """What runs is not interrupted; its next try waits until it is resumed, under the same key."""
     keys: list[str] = []
-    began, may_fail = asyncio.Event(), asyncio.Event()
+    may_fail = threading.Event()
 
     @tool(policy="auto", retries=3)
-    async def pay_back(context: ToolContext, order_id: str) -> str:
+    def pay_back(context: ToolContext, order_id: str) -> str:
         """Pay back."""
         keys.append(context.idempotency_key)
-        began.set()
         if len(keys) == 1:
-            await may_fail.wait()
+            assert may_fail.wait(60)
             raise ConnectionError
         return "paid"
 
     await lab.scenario(rounds=[{"calls": [a_call("pay_back", order_id="A-1")]}, {"says": "Done."}])
     async with lab.worker(tools=RegisteredTools(Registry.of(pay_back))):
         run = await lab.start(with_tools=True)
-        await asyncio.wait_for(began.wait(), 40)
+        await run.until(lambda _: len(keys) == 1)
         await stop(lab, Scope.ALL)
         may_fail.set()
         await held_up(run, lab.client)
