@@ -211,5 +211,6 @@ def _required_action(pending: list[PendingCall]) -> dict[str, Any]:
             "function": {"name": call.name, "arguments": call.arguments},
         }
         for call in pending
+        if call.handled_by == "caller"
     ]
     return {"type": "submit_tool_outputs", "submit_tool_outputs": {"tool_calls": calls}}

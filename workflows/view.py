@@ -21,6 +21,10 @@ from workflows.contract import (
 )
 from workflows.state import OpenCall, RunState, StopReason
 
+_NOT_IN_MEMO = {
+    "approvals", "approved_by", "approvers", "beside", "checking", "claimed_at", "claimed_by",
+    "groups",
+}  # fmt: skip
 _NULL_UNTIL_ENDED = ("cancelled_at", "completed_at", "failed_at")
 
 
@@ -264,11 +268,11 @@ def pending_memo(state: RunState) -> list[dict[str, object]]:
         if call.state in ("approved", "running"):
             # Nobody has to do anything about it, and each change costs an event.
             continue
-        entry = call.model_dump(mode="json", exclude_defaults=True)
+        # Who is asked, and who has spoken, is the ledger's to list: it may be long, and it changes.
+        entry = call.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_IN_MEMO)
         entry["arguments"] = call.arguments[:PENDING_ARGUMENTS_SHOWN]
-        entry["reason"] = None if call.reason is None else call.reason[:PENDING_ARGUMENTS_SHOWN]
-        for name in ("beside", "checking"):
-            entry.pop(name, None)
+        if call.reason is not None:
+            entry["reason"] = call.reason[:PENDING_ARGUMENTS_SHOWN]
         more = len(canonical_json(entry).encode()) + len(",")
         if size + more <= PENDING_MEMO_BYTES:
             size += more

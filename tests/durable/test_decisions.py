@@ -7,12 +7,15 @@ import sqlite3
 import pytest
 from temporalio.client import Client
 
+from runlane import Runlane
+from runlane.settings import Settings
 from tests.clerk import Clerk, counted, receipt, send, undecided, waiting
 from tests.histories import history, kinds, undisturbed
-from tests.lab import QUICK, Lab
+from tests.lab import QUICK, Lab, eventually
 from tests.restless import Noise
 from tests.simulator_process import SimulatorProcess
 from tests.till import Till, refund, started, submitted
+from workflows.contract import RunView
 
 EVENTS = 66
 """Of a run with one round: one tool that needs nobody, and one that one person approves."""
@@ -43,6 +46,9 @@ async def test_an_approved_call_runs_once(lab: Lab, clerk: Clerk) -> None:
         assert view.run.required_action is not None
         assert view.run.tool_calls == []
         assert (call.state, call.approvals and call.approvals.need) == ("waiting", 1)
+        (listed,) = await eventually(lambda: waiting_runs(lab), lambda found: len(found) == 1)
+        assert listed.run.tool_calls == []
+        assert [each.handled_by for each in listed.runlane.pending] == ["people"]
         # Two things that come at once share a task of the workflow, or have one each.
         await run.until(lambda view: len(view.runlane.answers) == 1)
         assert till.paid == []
@@ -65,6 +71,12 @@ async def test_an_approved_call_runs_once(lab: Lab, clerk: Clerk) -> None:
     assert row["facts"]["decision"] == approval.id
     events = undisturbed(await history(run))
     assert len(events) <= EVENTS, kinds(events)
+
+
+async def waiting_runs(lab: Lab) -> list[RunView]:
+    """List the lab's runs that wait for somebody, as Temporal's Visibility shows them."""
+    runs = Runlane(lab.client, Settings(task_queue=lab.task_queue)).runs
+    return list((await runs.list(lab.thread_id, status="requires_action")).views)
 
 
 async def test_edited_arguments_run_instead(lab: Lab, clerk: Clerk) -> None:

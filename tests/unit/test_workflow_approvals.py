@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from activities.decision import DecisionKind, DecisionStatus
 from tests.deciding import OTHER, add, assess, decide, decision, handled, output, rule, waiting
-from workflows import answers, approvals, decided
+from workflows import answers, approvals, decided, view
 from workflows.approval import CLAIM_FOR
-from workflows.contract import AnswerOutcome
+from workflows.contract import AnswerOutcome, canonical_json
 from workflows.state import StopReason
 
 # What each kind does
@@ -114,6 +114,26 @@ def test_one_that_came_too_late_is_not_kept_for_the_next_call() -> None:
 
     assert [each.state for each in state.decisions] == ["late"]
     assert assess(state, true) == "duplicate"
+
+
+def test_a_call_stands_in_lists_whoever_is_asked() -> None:
+    """A memo holds 8 kB, and its change costs an event: what is long or changes isn't in it."""
+    names = [f"{number:03}" + "n" * 250 for number in range(100)]
+    state = waiting(approvers=names, groups=names, approvals=2, reason="r" * 2_000)
+    before = view.pending_memo(state)
+    (shown,) = before
+    assert shown["tool_call_id"] == "call_1"
+    assert shown["handled_by"] == "people"
+    assert len(canonical_json(before)) < 1_500
+
+    decide(state, decision("claim", by=names[0]))
+    decide(state, decision(by=names[0]))
+
+    assert view.pending_memo(state) == before
+    (pending,) = view.pending_calls(state)
+    assert pending.approvals is not None
+    assert (pending.approvals.have, pending.approvals.need) == (1, 2)
+    assert pending.approvers == names
 
 
 # Who may, on what, until when
