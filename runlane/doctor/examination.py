@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from runlane import temporal
 from runlane.doctor.finding import Finding, problem
 from runlane.doctor.installation import check_temporal, versions
+from runlane.doctor.ledger import check_ledger
 from runlane.doctor.orphans import check_orphans
 from runlane.doctor.runs import check_runs
 from runlane.doctor.upstream import check_upstream
@@ -35,6 +36,7 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
     else:
         yield Finding("workers", "note", "not checked: Temporal comes first")
+    yield await check_ledger(client, settings)
     async for finding in check_upstream(client, settings):
         yield finding
     if client is not None:

@@ -21,6 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
@@ -29,6 +30,7 @@ from runlane.durations import parse_duration
 from runlane.embedded import EmbeddedTemporal
 from runlane.search_attributes import TYPES
 from tests.containers import OURS, ROOT, Stage, dockerfile, read_env_file, services
+from tests.postgres_server import postgres_programs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -146,11 +148,24 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def places(
-    temporal_server: EmbeddedTemporal, tmp_path_factory: pytest.TempPathFactory
+    temporal_server: EmbeddedTemporal,
+    postgres_url: str,
+    environ: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, str]:
     """What a container's words name, and what is named here instead."""
     ports = {inside: free_port() for inside in _PORTS}
+    database = make_url(postgres_url)
+    job = services(environ)["ledger"]
+    subprocess.run(
+        [word.replace("/deploy/", f"{ROOT}/deploy/") for word in job["command"]],
+        env=job["environment"]
+        | {"PGHOST": str(database.query["host"]), "PGUSER": str(database.username)}
+        | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"},
+        check=True,
+    )
     return {
+        "postgresql/runlane": f"/runlane?host={database.query['host']}",
         "temporal:7233": temporal_server.address,
         "http://simulator:8089": f"http://127.0.0.1:{ports['8089']}",
         "0.0.0.0": "127.0.0.1",
@@ -220,6 +235,8 @@ def test_the_services_serve_a_run(
         assert kept
         assert all(b"Be brief." not in content for content in kept)
         assert b"Be brief." in shown(run_id, environ, places)
+        trail = cli.run("audit", "export", "--run", run_id)
+        assert '"what":"created"' in trail
 
 
 def shown(run_id: str, environ: Mapping[str, str], places: Mapping[str, str]) -> bytes:

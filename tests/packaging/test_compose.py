@@ -22,6 +22,7 @@ from tests.containers import OURS, ROOT, Unset, compose_text, dockerfile, servic
 
 REQUIRED = {
     "POSTGRES_PASSWORD": "one",
+    "LEDGER_PASSWORD": "four",
     "RUNLANE_ENCRYPTION_KEYS": "two",
     "RUNLANE_CODEC_TOKEN": "three",
     "RUNLANE_UPSTREAM_URL": "http://simulator:8089/v1",
@@ -29,7 +30,7 @@ REQUIRED = {
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 SERVICES = sorted(compose_text()["services"])
 # They end by themselves.
-JOBS = {"schema", "namespace", "cli"}
+JOBS = {"schema", "ledger", "namespace", "cli"}
 
 
 def service(name: str) -> dict[str, Any]:
@@ -219,11 +220,13 @@ def test_clients_and_workers_have_one_store_and_one_key() -> None:
     assert dockerfile()[-1].environment()["RUNLANE_DATA_DIR"] == mount.partition(":")[2]
 
 
-def test_the_database_is_reached_by_temporal_alone() -> None:
-    """Workers, and whoever breaks into one, can't connect to PostgreSQL."""
+def test_the_database_is_reached_by_those_who_need_it() -> None:
+    """The ledger's role gets into no other database (see `test_services`)."""
     inside = {name for name in SERVICES if "database" in service(name).get("networks", [])}
 
-    assert {"postgresql", "schema", "temporal"} == inside
+    assert {"postgresql", "schema", "temporal", "ledger", "worker", "cli"} == inside
+    passwords = {name: str(service(name)["environment"]) for name in ("worker", "cli")}
+    assert all(REQUIRED["POSTGRES_PASSWORD"] not in said for said in passwords.values())
     assert ["database"] == service("postgresql")["networks"]
     assert compose_text()["networks"]["database"]["internal"] is True
 

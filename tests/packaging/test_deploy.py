@@ -5,11 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
+from sqlalchemy import make_url
 
+from ledger import Ledger, Location
 from tests.containers import ROOT, services
+from tests.postgres_server import postgres_programs
 
 DEPLOY = ROOT / "deploy"
+REQUIRED = (
+    "POSTGRES_PASSWORD", "LEDGER_PASSWORD", "RUNLANE_ENCRYPTION_KEYS", "RUNLANE_CODEC_TOKEN",
+    "RUNLANE_UPSTREAM_URL",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("script", sorted(DEPLOY.glob("*.sh")), ids=lambda p: p.name)
@@ -53,8 +61,7 @@ def sql_tool(tmp_path: Path) -> Path:
 
 def schema_job(tools: Path) -> tuple[int, list[str]]:
     """Run the job's script with its environment; return its exit status and the tool's calls."""
-    environ = {"POSTGRES_PASSWORD": "-", "RUNLANE_ENCRYPTION_KEYS": "-", "RUNLANE_CODEC_TOKEN": "-"}
-    job = services(environ | {"RUNLANE_UPSTREAM_URL": "-"})["schema"]
+    job = services(dict.fromkeys(REQUIRED, "-"))["schema"]
     done = subprocess.run(
         [word.replace("/deploy/", f"{DEPLOY}/") for word in job["command"]],
         env={**job["environment"], "PATH": f"{tools}:{os.environ['PATH']}"},
@@ -89,3 +96,39 @@ def test_the_schema_job_stops_at_the_first_failure(sql_tool: Path) -> None:
 
     assert 0 != status
     assert 3 == len(calls)
+
+
+async def test_the_ledger_job_makes_a_role_that_reaches_its_database_alone(
+    postgres_url: str,
+) -> None:
+    """As often as it is run; the password of the last time counts."""
+    server = make_url(postgres_url)
+    job = services(dict.fromkeys(REQUIRED, "-"))["ledger"]
+    places = {"PGHOST": str(server.query["host"]), "PGUSER": "postgres"}
+    stored = []
+    for password in ("it's one", "two"):
+        subprocess.run(
+            [word.replace("/deploy/", f"{DEPLOY}/") for word in job["command"]],
+            env={
+                **job["environment"], **places, "LEDGER_PASSWORD": password,
+                "PATH": f"{postgres_programs()}:{os.environ['PATH']}",
+            },
+            check=True,
+        )  # fmt: skip
+        with psycopg.connect(postgres_url) as connection:
+            query = "SELECT rolpassword, rolsuper FROM pg_authid WHERE rolname = 'runlane'"
+            stored.append(connection.execute(query).fetchone())
+    assert stored[0] is not None
+    assert stored[1] is not None
+    assert (False, False) == (stored[0][1], stored[1][1])
+    assert stored[0][0] != stored[1][0]
+
+    its = server.set(username="runlane", database="runlane")
+    location = Location.from_url(its.render_as_string(hide_password=False))
+    await (await Ledger.open(location)).close()
+    elsewhere = its.set(database="postgres").render_as_string(hide_password=False)
+    with pytest.raises(psycopg.OperationalError, match="permission denied"):
+        psycopg.connect(elsewhere)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        # Other tests of this process share the server.
+        connection.execute("GRANT CONNECT ON DATABASE postgres TO PUBLIC")

@@ -62,9 +62,14 @@ def test_every_one_is_another(project: Path) -> None:
         subprocess.run(["sh", "deploy/env.sh", name], cwd=project, check=True, capture_output=True)
         files.append(read_env_file(project / name))
     one, two = files
-    for name in ("RUNLANE_ENCRYPTION_KEYS", "RUNLANE_CODEC_TOKEN", "POSTGRES_PASSWORD"):
+    for name in (
+        "RUNLANE_ENCRYPTION_KEYS",
+        "RUNLANE_CODEC_TOKEN",
+        "POSTGRES_PASSWORD",
+        "LEDGER_PASSWORD",
+    ):
         assert one[name] != two[name]
-    for secret in (one["RUNLANE_CODEC_TOKEN"], one["POSTGRES_PASSWORD"]):
+    for secret in (one["RUNLANE_CODEC_TOKEN"], one["POSTGRES_PASSWORD"], one["LEDGER_PASSWORD"]):
         assert 24 == len(bytes.fromhex(secret))
     assert 32 == len(base64.b64decode(one["RUNLANE_ENCRYPTION_KEYS"].partition(":")[2]))
 

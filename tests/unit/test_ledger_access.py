@@ -10,6 +10,7 @@ from ledger import Ledger, Location
 from ledger.contents import digest_of
 from ledger.run_record import RunRecord
 from runlane import key_file
+from runlane.doctor.ledger import check_ledger
 from runlane.errors import CannotDecrypt, LedgerUnreachable, LedgerUnusable
 from runlane.ledger_access import KeySealing, open_ledger
 from runlane.settings import EncryptionKey, Settings, SettingsError
@@ -107,3 +108,20 @@ def test_what_was_sealed_and_changed_is_refused() -> None:
         with pytest.raises(CannotDecrypt):
             sealing.unseal(stored)
     assert b"\1 as it is" == KeySealing([OLD]).unseal(KeySealing([]).seal(b"\1 as it is"))
+
+
+async def test_doctor_says_where_it_is_and_whether_it_answers(tmp_path: Path) -> None:
+    async def found(settings: Settings) -> tuple[str, str]:
+        finding = await check_ledger(None, settings)
+        return finding.level, finding.message
+
+    level, message = await found(Settings(data_dir=tmp_path))
+    assert ("note", True) == (level, "isn't there yet" in message)
+    assert [] == list(tmp_path.iterdir())
+    await (await open_ledger(Settings(data_dir=tmp_path))).close()
+    level, message = await found(Settings(data_dir=tmp_path))
+    assert ("ok", True) == (level, str(tmp_path / "ledger.db") in message)
+    level, message = await found(Settings(database_url="postgresql://me:hunter2@127.0.0.1:1/x"))
+    assert ("problem", True) == (level, "127.0.0.1:1/x" in message)
+    assert "hunter2" not in message
+    assert "note" == (await found(Settings()))[0]
