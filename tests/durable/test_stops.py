@@ -12,7 +12,10 @@ from temporalio.exceptions import ApplicationError
 from activities import stops
 from activities.trail import LEDGER_DOWN
 from ledger.stops import Scope, Stop
-from runlane import reading
+from runlane import Runlane, reading
+from runlane.errors import InvalidRequest, RunEnded, RunNotFound
+from runlane.settings import Settings
+from runlane.stops import NotStopped
 from runlane.tools.context import ToolContext
 from runlane.tools.functions import tool
 from runlane.tools.registry import Registry
@@ -196,3 +199,33 @@ async def test_a_ledger_that_is_down_stops_too(lab: Lab) -> None:
 
     assert LEDGER_DOWN == caught.value.type
     assert not caught.value.non_retryable
+
+
+async def test_what_can_not_be_stopped_or_resumed_is_said(lab: Lab) -> None:
+    """A run that isn't there or has ended, a stop that isn't there; and a second stop is told."""
+    await lab.scenario(rounds=[{"says": "Done."}])
+    async with lab.worker():
+        run = await lab.start()
+        await run.result()
+    settings = Settings(data_dir=lab.ledger.location.file.parent, person="ann")
+    face = Runlane(lab.client, settings).stops
+
+    with pytest.raises(RunNotFound, match="run_nobody"):
+        await face.stop(run_id="run_nobody", reason="x")
+    with pytest.raises(RunEnded, match="has ended"):
+        await face.stop(run_id=run.id, reason="x")
+    for wrong in ({"reason": "x"}, {"reason": "x", "all": True, "tool": "t"}):
+        with pytest.raises(InvalidRequest, match="Say one of"):
+            await face.stop(**wrong)
+    for wrong in ({"tool": "two words", "reason": "x"}, {"all": True, "reason": " "}):
+        with pytest.raises(InvalidRequest):
+            await face.stop(**wrong)
+
+    first = await face.stop(tool="refund", reason="prices")
+    second = await face.stop(tool="refund", reason="another", by="bob")
+    assert (True, False) == (first.is_new, second.is_new)
+    assert ("ann", "prices") == (second.stop.by, second.stop.reason)
+    with pytest.raises(NotStopped, match=r"no stop of everything\. Stopped: tool refund\."):
+        await face.resume(all=True)
+    assert first.stop == await face.resume(tool="refund")
+    assert [] == list(await face.list())
