@@ -24,7 +24,10 @@ def _prune(
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
     json: Json = False,
 ) -> None:
-    """Delete payload files of runs that Temporal has forgotten."""
+    """Delete payload files of runs that Temporal has forgotten.
+
+    The ledger is another matter: see RUNLANE_RETENTION_DAYS, and `runlane erase`.
+    """
     if not yes and (session.wants_json() or not sys.stdin.isatty()):
         raise InvalidRequest("This asks first, and nobody can answer: add --yes.", param="--yes")
     session.perform(lambda client: _work(client, yes=yes))

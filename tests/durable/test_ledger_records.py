@@ -1,11 +1,15 @@
 """What the ledger knows of a run: written while it goes, and after Temporal has forgotten it."""
 
+import asyncio
 import json
+import os
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +24,7 @@ from ledger.database import Database
 from ledger.run_record import RunRecord, Usage
 from runlane import Runlane, requests
 from runlane.client_ledger import ClientLedger
-from runlane.errors import InvalidRequest, RunNotFound
+from runlane.errors import ExitCode, InvalidRequest, RunNotFound
 from runlane.recording import Recorder
 from runlane.settings import Settings
 from tests.lab import Lab, LabRun, eventually
@@ -234,3 +238,25 @@ async def test_a_list_of_any_age(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
             runs.list(all_ages=True, **refused)
     with pytest.raises(RunNotFound):
         await runs.list(all_ages=True, after="run_unknown")
+
+
+async def test_a_worker_without_its_ledger_does_not_start(lab: Lab, tmp_path: Path) -> None:
+    """It names the place, and not the password."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "TEMPORAL_ADDRESS": lab.client.service_client.config.target_host,
+        "RUNLANE_UPSTREAM_URL": lab.simulator.url,
+        "RUNLANE_TASK_QUEUE": f"{lab.task_queue}-other",
+        "RUNLANE_DATA_DIR": str(tmp_path),
+        "RUNLANE_DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:1/ledger",
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "worker", "--json", env=environ, cwd=Path(__file__).parents[2],
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+
+    assert ExitCode.UNREACHABLE == process.returncode
+    assert "ledger_unreachable" == json.loads(out)["error"]["code"]
+    assert b"127.0.0.1:1/ledger" in out
+    assert b"hunter2" not in out + err
