@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from runlane.decisions import keys as decisions
 from runlane.settings import Settings
 from runlane.temporal import connect
 from runlane.upstream import UPSTREAM_URL_KEY
@@ -192,6 +193,9 @@ def test_its_data_is_its_owners(tmp_path: Path) -> None:
 
     ours = tmp_path / ".runlane"
     assert 0o700 == ours.stat().st_mode & 0o777
+    for directory in (ours, theirs):
+        assert 0o600 == (directory / decisions.FILE).stat().st_mode & 0o777
+        assert "PUBLIC KEY" in (directory / decisions.PUBLIC_FILE).read_text()
     assert "*" == (ours / ".gitignore").read_text().strip()
     assert 0o755 == theirs.stat().st_mode & 0o777
     assert not (theirs / ".gitignore").exists()
