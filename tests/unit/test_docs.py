@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import typer.main
 
+from activities.decision import DecisionKind, DecisionStatus
+from activities.notify import NoticeEvent
 from runlane.cli.app import app
 from runlane.settings import Settings
 from runsapi import RunStatus
@@ -156,6 +158,14 @@ def test_the_lifecycle_explains_what_view_says(words: Any) -> None:
     told = {word.value for word in words} - {"waiting"}
 
     assert [] == [word for word in sorted(told) if f"`{word}`" not in page]
+
+
+@pytest.mark.parametrize("words", [DecisionKind, DecisionStatus, NoticeEvent])
+def test_the_page_on_approvals_explains_what_is_said(words: Any) -> None:
+    """Each decision, each receipt and each notice has its explanation."""
+    page = text("docs/approvals.md")
+
+    assert [] == [word.value for word in words if not re.search(rf"`{word.value}\b", page)]
 
 
 def table_rows(page: str) -> list[list[str]]:
