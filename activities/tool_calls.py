@@ -1,13 +1,12 @@
 """Calls of tools that a worker has: who answers each, and running those that may run."""
 
 import asyncio
-from datetime import UTC, datetime
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import trail
-from activities.contract import canonical_arguments
+from activities.asking import waiting
 from activities.decision import NoKeys, Verifier
 from activities.heartbeat import heartbeating
 from activities.tool_runs import ToolRun
@@ -22,11 +21,9 @@ from activities.tools import (
     Facts,
     Handling,
     Ran,
-    Rule,
     Toolbox,
 )
 from ledger import Ledger
-from ledger.approval import Approval, ApprovalKey
 from ledger.chain import Event
 from ledger.intent import Intent, State
 
@@ -80,7 +77,13 @@ class ToolActivities:
     @activity.defn(name="tools.call")
     async def call(self, input: CallInput) -> Called:
         """Answer one call of a tool that may run."""
-        progress: dict[str, object] = {"tool_call_id": input.call.id}
+        # With every key from the beginning: it is changed in one thread and sent from another.
+        progress: dict[str, object] = {
+            "tool_call_id": input.call.id,
+            "progress": None,
+            "failure": None,
+            "begun": 0,
+        }
         async with heartbeating(progress):
             try:
                 run = ToolRun(self._ledger, self._toolbox, self._verifier, input, progress)
@@ -100,13 +103,20 @@ class ToolActivities:
         events = [
             event for call in input.calls for event in _events(input, call, classified[call.id])
         ]
-        waiting = [
-            _waiting(input, call, rule)
+        asked = [
+            waiting(
+                call,
+                rule,
+                run_id=_run_id(),
+                attempt=input.attempt,
+                round=input.round,
+                since=input.asked_at,
+            )
             for call in input.calls
             if classified[call.id].by == "people" and (rule := classified[call.id].rule) is not None
         ]
         with trail.waiting_for_ledger():
-            await self._ledger.approvals.record(input.run_id, waiting, events)
+            await self._ledger.approvals.record(_run_id(), asked, events)
         return Classified(calls=classified)
 
     async def _before(self, input: ClassifyInput, handled: list[Handling]) -> list[Intent]:
@@ -114,13 +124,18 @@ class ToolActivities:
         if all(each.rule is None or each.rule.read_only for each in handled):
             return []
         with trail.waiting_for_ledger():
-            intents = await self._ledger.intents.of_run(input.run_id)
+            intents = await self._ledger.intents.of_run(_run_id())
         return [
             intent
             for intent in intents
             if intent.state is not State.VOID
             and (intent.key.arguments_digest, intent.key.ordinal) not in input.begun
         ]
+
+
+def _run_id() -> str:
+    # Not what the input says: anybody may start a workflow that says what he likes.
+    return activity.info().workflow_id or ""
 
 
 def _beside(call: Call, handling: Handling, before: list[Intent]) -> Handling:
@@ -167,26 +182,6 @@ def _events(input: ClassifyInput, call: Call, handling: Handling) -> list[Event]
             model=input.model,
         ),
     ]
-
-
-def _waiting(input: ClassifyInput, call: Call, rule: Rule) -> Approval:
-    """Return the row by which a call is listed until a person has decided it."""
-    escalates = rule.outcome == "escalate" and bool(rule.groups)
-    return Approval(
-        key=ApprovalKey(
-            run_id=input.run_id, attempt=input.attempt, round=input.round, call_id=call.id
-        ),
-        tool=call.name,
-        tool_digest=rule.tool_digest,
-        arguments_digest=rule.arguments_digest,
-        arguments=canonical_arguments(call.arguments),
-        reason=rule.reason,
-        groups=tuple(rule.groups[:1] if escalates else rule.groups),
-        approvers=tuple(rule.approvers),
-        need=rule.approvals,
-        since=datetime.fromtimestamp(input.asked_at, UTC),
-        deadline=datetime.fromtimestamp(rule.deadlines[0], UTC) if rule.deadlines else None,
-    )
 
 
 def _told(error: Exception) -> Exception:

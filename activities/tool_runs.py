@@ -7,6 +7,7 @@ worker that finds an intent knows that the tool may have run; see `ledger.intent
 import asyncio
 import hashlib
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import cached_property
@@ -18,10 +19,19 @@ from temporalio.exceptions import ApplicationError
 
 from activities import stops, trail
 from activities.approved import Approved, NotApproved, approved
+from activities.asking import waiting
 from activities.attached import earlier_progress
 from activities.contract import canonical_arguments
 from activities.decision import Verifier
-from activities.tools import Busy, Called, CallInput, Facts, Handling, Ran, Toolbox
+from activities.tools import (
+    Busy,
+    Called,
+    CallInput,
+    Facts,
+    Handling,
+    Ran,
+    Toolbox,
+)
 from ledger import Ledger, LedgerUnavailable
 from ledger.chain import Event
 from ledger.contents import digest_of
@@ -72,6 +82,8 @@ class ToolRun:
         info = activity.info()
         self._ledger, self._toolbox, self._input = ledger, toolbox, input
         self._progress = progress
+        # Not what the input says: anybody may start a workflow that says what he likes.
+        self._run_id = info.workflow_id or ""
         self._verifier = verifier
         self._call = input.call
         """With edited arguments, where people have edited them."""
@@ -98,7 +110,7 @@ class ToolRun:
         if handling.output is not None:
             return Called(output=handling.output)
         # Before its intent is written: one that stands says that the tool may have run.
-        await stops.check(self._ledger, self._input.run_id, self._call.name)
+        await stops.check(self._ledger, self._run_id, self._call.name)
         if self._input.rule.read_only:
             return await self._read()
         return await self._once()
@@ -118,9 +130,8 @@ class ToolRun:
         decisions = self._input.decisions
         if handling.by == "worker" and not decisions:
             return None
-        run_id = activity.info().workflow_id or ""
         try:
-            self._approved = approved(decisions, self._verifier, run_id=run_id, rule=now)
+            self._approved = approved(decisions, self._verifier, run_id=self._run_id, rule=now)
         except NotApproved as error:
             return str(error)
         if self._approved.arguments is not None:
@@ -130,7 +141,7 @@ class ToolRun:
     @cached_property
     def _key(self) -> IntentKey:
         return IntentKey(
-            run_id=self._input.run_id,
+            run_id=self._run_id,
             tool=self._call.name,
             arguments_digest=digest_of(canonical_arguments(self._call.arguments)),
             ordinal=self._input.ordinal,
@@ -144,7 +155,7 @@ class ToolRun:
         ran = await self._run()
         output = self._fitting(ran.output)
         await self._patiently(
-            lambda: self._ledger.audit.append(self._input.run_id, [self._finished(ran, output)])
+            lambda: self._ledger.audit.append(self._run_id, [self._finished(ran, output)])
         )
         return Called(output=output, failure=ran.error)
 
@@ -154,7 +165,7 @@ class ToolRun:
         if how is Begin.FINISHED:
             return self._found(intent)
         if how is Begin.UNCERTAIN:
-            return Called(outcome="uncertain", reason=intent.reason)
+            return await self._ask(intent.reason or _NOT_OURS)
         if how is Begin.OTHERS:
             return await self._uncertain(_NOT_OURS)
         again = how is Begin.MINE
@@ -204,7 +215,7 @@ class ToolRun:
         activity.heartbeat(self._progress)
         people = None if self._approved is None else ", ".join(self._approved.by)
         facts = Facts(
-            run_id=self._input.run_id,
+            run_id=self._run_id,
             idempotency_key=self._idempotency_key(),
             report=self._report,
             approver=people or None,
@@ -222,7 +233,7 @@ class ToolRun:
 
     async def _may_try_again(self) -> None:
         try:
-            await stops.check(self._ledger, self._input.run_id, self._input.call.name)
+            await stops.check(self._ledger, self._run_id, self._input.call.name)
         except ApplicationError:
             # This attempt ends here, and no worker has died of the tool.
             self._progress["begun"] = self._deaths
@@ -266,6 +277,24 @@ class ToolRun:
         )
         if intent is not None and intent.state is State.FINISHED:
             return self._found(intent)
+        return await self._ask(reason)
+
+    async def _ask(self, reason: str) -> Called:
+        """List the call among those that people must say something about."""
+        given = self._input
+        # No deadline answers that.
+        rule = given.rule.model_copy(update={"reason": reason, "deadlines": []})
+        row = waiting(
+            given.call,
+            rule,
+            run_id=self._run_id,
+            attempt=given.attempt,
+            round=given.round,
+            since=time.time(),
+        )
+        await self._patiently(
+            lambda: self._ledger.approvals.record(self._run_id, [row], again=True)
+        )
         return Called(outcome="uncertain", reason=reason)
 
     def _found(self, intent: Intent) -> Called:

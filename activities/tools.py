@@ -84,8 +84,6 @@ class ClassifyInput(_Model):
     """Input of `tools.classify`."""
 
     calls: list[Call]
-    run_id: str = ""
-    """Ours."""
     attempt: int = 1
     round: int = 1
     model: str | None = None
@@ -107,8 +105,6 @@ class Classified(_Model):
 class CallInput(_Model):
     """Input of `tools.call`."""
 
-    run_id: str
-    """Ours."""
     call: Call
     rule: Rule
     """As it was classified. Where the tool is another one now, it is classified anew."""

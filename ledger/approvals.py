@@ -58,7 +58,12 @@ class Approvals:
         self._contents = contents
 
     async def record(
-        self, run_id: str, given: Sequence[Approval], events: Sequence[Event] = ()
+        self,
+        run_id: str,
+        given: Sequence[Approval],
+        events: Sequence[Event] = (),
+        *,
+        again: bool = False,
     ) -> None:
         """Write how calls of one run stand, all or none.
 
@@ -69,6 +74,7 @@ class Approvals:
             run_id: the run of all of them.
             given: the approvals.
             events: for the audit trail, written with them.
+            again: also where it is decided: people are asked about it once more.
 
         Raises:
             LedgerRefused: something given can't be stored.
@@ -84,7 +90,7 @@ class Approvals:
 
         def work(connection: Connection) -> None:
             for each in given:
-                write(connection, self._contents, each)
+                write(connection, self._contents, each, again=again)
             appending.write(connection, self._contents)
 
         await self._database.write(run_id, work)
@@ -222,7 +228,9 @@ class Approvals:
         )
 
 
-def write(connection: Connection, kept: Contents, approval: Approval) -> None:
+def write(
+    connection: Connection, kept: Contents, approval: Approval, *, again: bool = False
+) -> None:
     """Write an approval within a transaction that has its run's turn; it must be checked."""
     there = connection.execute(select(approvals.c.state).where(_is(approval.key))).scalar()
     now = limits.now()
@@ -241,7 +249,10 @@ def write(connection: Connection, kept: Contents, approval: Approval) -> None:
             "since": approval.since,
         }
         connection.execute(insert(approvals).values(**asdict(approval.key), **fixed, **values))
-    elif there == Standing.WAITING.value:
+    elif there == Standing.WAITING.value or again:
+        if again and approval.reason is not None:
+            reason = kept.keep(connection, approval.key.run_id, approval.reason, now)
+            values["reason_digest"] = reason
         connection.execute(update(approvals).where(_is(approval.key)).values(values))
 
 

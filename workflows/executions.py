@@ -5,6 +5,7 @@ whatever the upstream does meanwhile, and answers the next equal call.
 """
 
 from activities.contract import canonical_arguments
+from activities.tools import Handling
 from runsapi import MAX_TOOL_OUTPUTS_BYTES, RunStatus
 from workflows import answers, decided
 from workflows.contract import content_digest
@@ -14,8 +15,21 @@ BY = "tool:"
 """What stands before a tool's name where a view says who gave an answer."""
 TOO_LARGE = "The tool ran. Its output is too large for this round of calls."
 
+_MAX_CHANGES = 3
+"""How often a call that may run is found to be otherwise where it is to."""
+_CHANGES = "its workers' tools differ, or its policy says now this, now that"
 _LEAST_ROOM = 32_000
 """Bytes that an output may have although the round's others could then have less."""
+
+
+def classify(call: OpenCall, handling: Handling) -> None:
+    """Take what a worker says of who answers a call."""
+    call.handled_by, call.timeout = handling.by, handling.timeout
+    call.rule, call.beside = handling.rule, handling.beside
+    if handling.by == "worker" and handling.rule is not None and call.changes >= _MAX_CHANGES:
+        # Workers with different tools would hand it to each other for ever.
+        call.handled_by = "people"
+        call.rule = handling.rule.model_copy(update={"reason": _CHANGES})
 
 
 def unready(state: RunState) -> list[OpenCall]:
@@ -95,7 +109,8 @@ def undo(state: RunState, execution: Execution) -> None:
     state.standing = [s for s in state.standing if s.decision not in execution.decisions]
     call = _call_of(state, execution)
     if call is not None:
-        call.handled_by, call.rule, call.approval, call.execution = "unclassified", None, None, None
+        call.handled_by, call.changes = "unclassified", call.changes + 1
+        call.rule, call.approval, call.execution = None, None, None
 
 
 def doubt(state: RunState, execution: Execution, reason: str) -> None:
@@ -113,6 +128,10 @@ def resume(state: RunState) -> None:
         if call.handled_by == "worker" and execution is not None and execution.uncertain:
             _free(state, execution)
             call.execution = None
+            edited = any(each.arguments is not None for each in execution.decisions)
+            if edited and call.approval is not None:
+                # Who says that it did not run has seen what it was to run with.
+                call.approval.approvals = execution.decisions
 
 
 def settled(state: RunState) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from activities.decision import Decision
+from activities.decisions import LapseInput
 from activities.tools import Beside, Rule
 from runsapi import Run
 from workflows.approval import Approval, KeptApproval, StandingApproval
@@ -46,6 +47,8 @@ class OpenCall(_State):
     """Why nobody knows whether its tool ran, where that is so: a person must say."""
     approval: Approval | None = None
     """What people have said of it."""
+    changes: int = 0
+    """How often the worker that was to run it found another tool, or another policy."""
     execution: str | None = None
     """The `Execution.id` of what runs for it, or of what nobody knows whether it ran."""
 
@@ -216,6 +219,8 @@ class RunState(_State):
     revoking: list[Decision] = []
     """Revocations that are yet to be verified."""
     standing: list[StandingApproval] = []
+    lapses: list[LapseInput] = []
+    """Deadlines that have passed and don't stand in the ledger yet."""
     kept: list[KeptApproval] = []
     """Approvals of calls that were not run before their upstream run was gone."""
 

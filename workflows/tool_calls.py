@@ -97,7 +97,7 @@ class ToolCalls:
         """Give up what does no harm: what only reads is run again where it is still wanted."""
         dropped = [] if self._classifying is None else [self._classifying]
         self._classifying = None
-        reading = {each.id for each in self._state.executions if each.rule.read_only}
+        reading = [each.id for each in self._state.executions if each.rule.read_only]
         dropped += [self._tasks.pop(each) for each in reading if each in self._tasks]
         for task in dropped:
             task.cancel()
@@ -125,7 +125,6 @@ class ToolCalls:
                 ToolActivities.classify,
                 ClassifyInput(
                     calls=[_call(call) for call in calls],
-                    run_id=workflow.info().workflow_id,
                     attempt=state.attempt,
                     round=state.rounds,
                     model=None if state.run is None else state.run.model,
@@ -145,8 +144,7 @@ class ToolCalls:
         for call in calls:
             if any(call is each for each in state.calls) and call.handled_by == "unclassified":
                 handling = classified.calls[call.id]
-                call.handled_by, call.timeout = handling.by, handling.timeout
-                call.rule, call.beside = handling.rule, handling.beside
+                executions.classify(call, handling)
                 if handling.output is not None:
                     answers.give(
                         state, call, handling.output, executions.BY + call.name, self._now()
@@ -160,7 +158,6 @@ class ToolCalls:
             called: Called = await workflow.execute_activity_method(
                 ToolActivities.call,
                 CallInput(
-                    run_id=workflow.info().workflow_id,
                     call=_call(execution, execution.tool_call_id),
                     rule=execution.rule,
                     ordinal=execution.ordinal,

@@ -30,8 +30,14 @@ class Bank:
         """Notes and idempotency keys."""
         self.may_end = threading.Event()
         self.may_end.set()
+        self.may_judge = threading.Event()
+        self.may_judge.set()
 
-        @tool(policy="auto")
+        def judged(_: Any) -> str:
+            self.may_judge.wait(60)
+            return "auto"
+
+        @tool(policy=judged)
         def refund(order_id: str, note: str, context: ToolContext) -> str:
             """Pay an order back."""
             self.paid.append((note, context.idempotency_key))
@@ -115,6 +121,24 @@ async def test_a_refund_asked_for_with_other_words_waits_for_a_person(lab: Lab) 
     assert ["sorry"] == [note for note, _ in bank.paid]
 
 
+async def test_nothing_is_paid_while_nobody_asks(lab: Lab) -> None:
+    """Not begun when the upstream run expired, it runs when another one asks for it."""
+    bank = Bank()
+    bank.may_judge.clear()
+    await lab.scenario(rounds=[refund("sorry"), ENDS])
+    async with lab.worker(tools=bank.tools):
+        run = await lab.start(with_tools=True)
+        view = await run.until(lambda view: view.runlane.rounds == 1)
+        await lab.force(str(view.runlane.upstream_run_id), "expired")
+        await run.until(lambda view: view.runlane.parked, seconds=60)
+        bank.may_judge.set()
+        result = await run.result()
+
+    assert ("completed", 2) == (result.run.status, result.runlane.attempt)
+    assert 1 == len(bank.paid)
+    assert [2] == [answer.attempt for answer in result.runlane.answers]
+
+
 async def test_a_refund_asked_for_again_has_its_answer(lab: Lab) -> None:
     """In the same words it is the same call: what was paid is the answer."""
     bank = Bank()
@@ -164,10 +188,12 @@ async def test_of_what_gave_no_answer_in_time_people_say_what_happened(lab: Lab)
     async with lab.worker(tools=bank.tools):
         run = await lab.start(with_tools=True)
         view = await run.until(lambda view: bool(view.runlane.pending))
+        (listed,) = await lab.ledger.approvals.of_run(run.id)
         bank.may_end.set()
         await run.cancel()
         result = await run.result()
 
+    assert ("waiting", "it gave no answer in time") == (listed.state, listed.reason)
     assert ("uncertain", "it gave no answer in time") == (
         view.runlane.pending[0].state,
         view.runlane.pending[0].reason,
