@@ -16,7 +16,7 @@ from temporalio.client import Client, WorkflowExecutionDescription
 from activities.decision import Decision, DecisionKind, DecisionReceipt, DecisionStatus
 from ledger.approval import ApprovalQuery, Standing
 from ledger.signing import Signer
-from runlane import messages, reading
+from runlane import messages, reading, workers
 from runlane.client_ledger import ClientLedger
 from runlane.decisions import keys, making, signing
 from runlane.errors import ApprovalNotFound, DecisionRefused, InvalidRequest, NoWorker
@@ -37,9 +37,11 @@ from workflows.contract import DecisionView, PendingCall, RunView
 
 MAX_LIMIT = 1_000
 """Calls in one list."""
-VERIFIED_WITHIN = 8.0
+VERIFIED_WITHIN = 15.0
 """Seconds in which a worker that is there and has the ledger has verified a decision."""
 
+_BEHIND = timedelta(seconds=15)
+"""How long a worker may take that is there."""
 _KNOWN = (DecisionStatus.ALREADY_DECIDED, DecisionStatus.TOO_LATE, DecisionStatus.NOT_WAITING)
 """What is said of a call that there is: a decision on it is refused, and not a mistake."""
 _FIRST_PAUSE = 0.05
@@ -137,12 +139,7 @@ class Approvals:
             LedgerUnreachable: no run was given, and the ledger doesn't answer.
         """
         run_id = run_id or await self._run_of(tool_call_id)
-        with explained(self._client):
-            view = await reading.read(self._client, run_id)
-        if view.runlane.worker is False:
-            queue = (await self._describe(run_id)).task_queue
-            text = f"No worker on queue {queue} answers for {run_id}. Start one:  runlane worker"
-            raise NoWorker(text, param="run_id")
+        view = await self._read(run_id)
         call = find(view, tool_call_id)
         if call is None or call.handled_by != "people":
             status, text = why_not(view, tool_call_id)
@@ -346,6 +343,20 @@ class Approvals:
                 return Decided(decision, state, find(view, decision.tool_call_id), view)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _read(self, run_id: str) -> RunView:
+        """Return a run as its worker knows it; one that is behind may take longer than most."""
+        with explained(self._client):
+            view = await reading.read(self._client, run_id)
+            if view.runlane.worker is not False:
+                return view
+            queue = (await reading.describe(self._client, run_id)).task_queue
+            if workers.is_fresh(await workers.last_seen(self._client, queue)):
+                view = await reading.read(self._client, run_id, patience=_BEHIND)
+        if view.runlane.worker is False:
+            text = f"No worker on queue {queue} answers for {run_id}. Start one:  runlane worker"
+            raise NoWorker(text, param="run_id")
+        return view
 
     async def _signer(self) -> Signer:
         data_dir = self._settings.data_dir

@@ -199,7 +199,7 @@ async def test_the_rest_of_a_run_is_approved_and_taken_back(
 async def test_a_worker_that_knows_another_key_lets_nothing_count(
     client: Client, simulator: SimulatorProcess
 ) -> None:
-    """The person is told so at once. Without any key here, or any worker there, too."""
+    """The person is told so at once; and without a key here, nothing is sent."""
     async with counter(client, simulator, verifies=False) as at:
         run_id = await at.start(REFUND)
         [listed] = await at.waiting()
@@ -213,11 +213,24 @@ async def test_a_worker_that_knows_another_key_lets_nothing_count(
         assert "no_decision_key" == caught.value.code
         (keys_dir / "elsewhere").rename(keys_dir / keys.FILE)
 
-    with pytest.raises(NoWorker, match="No worker on queue"):
-        await at.client.approvals.approve(call_id)
-    assert [listed] == list(await at.client.approvals.list())
-    assert [] == at.till.did
-    await client.get_workflow_handle(run_id).terminate()
+        assert [] == at.till.did
+        await at.client.runs.cancel(run_id)
+
+
+async def test_nobody_decides_what_no_worker_shows(
+    client: Client, simulator: SimulatorProcess
+) -> None:
+    """A decision is made on what the run knows; nothing is sent before that is read."""
+    lab = Lab(client, simulator)
+    async with lab.open_ledger() as ledger:
+        data_dir = ledger.location.file.parent
+    keys.make(data_dir)
+    alone = Runlane(client, Settings(task_queue=lab.task_queue, data_dir=data_dir))
+    run = await lab.start(with_tools=True)
+
+    with pytest.raises(NoWorker, match=f"No worker on queue {lab.task_queue}"):
+        await alone.approvals.approve("call_1", run_id=run.id)
+    await run.handle.terminate()
 
 
 async def test_a_call_id_that_several_runs_have_needs_the_run(
