@@ -103,12 +103,14 @@ def build_workers(
     """
     verifier = verifier or NoKeys()
     calls = ToolActivities(ledger, tools, verifier)
+    decisions = DecisionActivities(ledger, verifier, tools)
     effects: list[Callable[..., Awaitable[object]]] = [
         activities.create,
         activities.submit_tool_outputs,
         activities.cancel,
         activities.update,
-        DecisionActivities(ledger, verifier, tools).verify,
+        decisions.verify,
+        decisions.lapse,
     ]
 
     def beside(

@@ -5,6 +5,7 @@ doesn't leaves a row in the audit trail, for somebody may have tried to forge on
 """
 
 from datetime import UTC, datetime
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 from temporalio import activity
@@ -76,8 +77,27 @@ class Verified(_Model):
     """Why the decision doesn't count, for people; none where it does."""
 
 
+class LapseInput(_Model):
+    """Input of `decisions.lapse`: a call about which nobody has decided by its deadline."""
+
+    call: Call
+    rule: Rule
+    outcome: Literal["escalate", "reject", "fail"]
+    at: float
+    """The deadline, in unix seconds."""
+    asked: list[str] = []
+    """The groups whose turn it is from now on."""
+    next_at: float | None = None
+    """Their deadline, where it escalates."""
+    owner: str = ""
+    attempt: int = 1
+    round: int = 1
+    since_at: float = 0.0
+    have: int = 0
+
+
 class DecisionActivities:
-    """The activity of one worker that verifies decisions."""
+    """The activities of one worker that write down what was decided, or wasn't."""
 
     def __init__(self, ledger: Ledger, verifier: Verifier, toolbox: Toolbox | None = None) -> None:
         """Take what it works with.
@@ -96,6 +116,41 @@ class DecisionActivities:
         """Tell whether a decision is true and allowed, and write down that it is, or isn't."""
         async with heartbeating():
             return await self._verified(input)
+
+    @activity.defn(name="decisions.lapse")
+    async def lapse(self, input: LapseInput) -> None:
+        """Write down that a deadline has passed, and who is asked now."""
+        run_id, rule = activity.info().workflow_id or "", input.rule
+        waits = input.outcome == "escalate"
+        approval = Approval(
+            key=ApprovalKey(
+                run_id=run_id, attempt=input.attempt, round=input.round, call_id=input.call.id
+            ),
+            owner=input.owner,
+            tool=input.call.name[:MAX_NAME],
+            tool_digest=rule.tool_digest,
+            arguments_digest=rule.arguments_digest,
+            groups=tuple(input.asked),
+            approvers=tuple(rule.approvers),
+            need=rule.approvals,
+            have=input.have,
+            since=_instant(input.since_at),
+            deadline=None if input.next_at is None else _instant(input.next_at),
+            state=Standing.WAITING if waits else Standing.DECIDED,
+            outcome=None if waits else input.outcome,
+        )
+        event = trail.lapse(
+            call_id=input.call.id,
+            at=_instant(input.at),
+            outcome=input.outcome,
+            tool_schema=rule.tool_digest,
+            arguments_digest=rule.arguments_digest,
+            groups=input.asked,
+            facts={"attempt": input.attempt, "round": input.round},
+        )
+        async with heartbeating():
+            with trail.waiting_for_ledger():
+                await self._ledger.approvals.record(run_id, [approval], [event])
 
     async def _verified(self, input: VerifyInput) -> Verified:
         try:

@@ -209,6 +209,39 @@ def decision(
     )  # fmt: skip
 
 
+def lapse(
+    *,
+    call_id: str,
+    at: datetime,
+    outcome: str,
+    tool_schema: str | None,
+    arguments_digest: str,
+    groups: Sequence[str],
+    facts: Mapping[str, Any] | None = None,
+) -> Event:
+    """Nobody has decided about a call by its deadline.
+
+    Args:
+        call_id: the upstream's.
+        at: the deadline; with a zone.
+        outcome: `escalate`, `reject` or `fail`.
+        tool_schema: digest of the tool's schema.
+        arguments_digest: of the call's arguments.
+        groups: those who are asked from now on.
+        facts: more, as JSON.
+    """
+    return _event(
+        Kind.DECISION,
+        f"lapse:{call_id}:{at.isoformat()}",
+        at=at,
+        tool_schema=tool_schema,
+        facts={
+            **(facts or {}), "what": "lapse", "call": call_id, "outcome": outcome,
+            "arguments": arguments_digest, "groups": list(groups),
+        },
+    )  # fmt: skip
+
+
 def execution_begun(
     *,
     call_id: str,

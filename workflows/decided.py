@@ -3,10 +3,11 @@
 from typing import Literal
 
 from activities.decision import Decision, DecisionKind, same_person
-from activities.tools import Rule
+from activities.decisions import LapseInput
+from activities.tools import Call, Rule
 from runsapi import MAX_TOOL_OUTPUTS_BYTES
 from workflows import answers
-from workflows.approval import Approval, StandingApproval, deadline
+from workflows.approval import Approval, StandingApproval, asked_groups, deadline
 from workflows.approvals import content
 from workflows.contract import DecisionView, ToolOutputMessage, ToolOutputs
 from workflows.state import OpenCall, RunState
@@ -92,10 +93,13 @@ def lapse(state: RunState, now: float) -> OpenCall | None:
         if _escalates(rule, approval):
             approval.group += 1
             approval.claimed_by = None
+            _note_lapse(state, call, rule, until, "escalate")
         elif rule.outcome == "fail":
             approval.decided, approval.decided_by = DecisionKind.REJECT, []
+            _note_lapse(state, call, rule, until, "fail")
             return call
         else:
+            _note_lapse(state, call, rule, until, "reject")
             text = _TOO_LATE if call.uncertain is None else _TOO_LATE_UNCERTAIN
             _answer(state, call, text, BY_DEADLINE, now)
             approval.decided, approval.decided_by = DecisionKind.REJECT, []
@@ -221,6 +225,30 @@ def _answer(state: RunState, call: OpenCall, output: str, by: str, now: float) -
     message = ToolOutputMessage(tool_call_id=call.id, output=fitting)
     delivery = ToolOutputs(tool_outputs=[message], by=by)
     answers.deliver(state, delivery, now=now, by_signal=False, decided=True)
+
+
+def _note_lapse(
+    state: RunState,
+    call: OpenCall,
+    rule: Rule,
+    at: float,
+    outcome: Literal["escalate", "reject", "fail"],
+) -> None:
+    approval = _approval(call)
+    state.lapses.append(
+        LapseInput(
+            call=Call(id=call.id, name=call.name, arguments=""),
+            rule=rule,
+            outcome=outcome,
+            at=at,
+            asked=asked_groups(rule, approval),
+            next_at=deadline(rule, approval) if outcome == "escalate" else None,
+            attempt=state.attempt,
+            round=state.rounds,
+            since_at=call.since_at,
+            have=len(approval.approvals),
+        )
+    )
 
 
 def _escalates(rule: Rule, approval: Approval) -> bool:

@@ -13,15 +13,18 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
+    import workflows.approvals as approvals
+    import workflows.decided as decided
+    import workflows.progress as progress
     from activities.decision import Decision, DecisionKind
-    from activities.decisions import DecisionActivities, VerifyInput
+    from activities.decisions import DecisionActivities, LapseInput, VerifyInput
     from activities.heartbeat import HEARTBEAT_TIMEOUT
     from activities.tools import Call, Rule
-    from workflows import approvals, decided, progress
     from workflows.approval import Approval, asked_groups, claimant, deadline
     from workflows.contract import RunRequest
     from workflows.state import OpenCall, RunState
 
+_ENDED = "The run ended before it was verified."
 _ATTEMPT_FOR = timedelta(seconds=60)
 """Of one try; while the ledger is down there is one after the other."""
 _RETRIES = RetryPolicy(
@@ -61,6 +64,10 @@ class Deciding:
             key = approvals.content(decision)
             if key not in self._tasks:
                 self._tasks[key] = asyncio.create_task(self._verify(key, decision))
+        for lapse in self._state.lapses:
+            key = f"{lapse.call.id} {lapse.attempt} {lapse.round} {lapse.at}"
+            if key not in self._tasks:
+                self._tasks[key] = asyncio.create_task(self._write_down(key, lapse))
 
     def mind_deadlines(self) -> None:
         """Do what is due where nobody has decided about a call."""
@@ -84,6 +91,26 @@ class Deciding:
             task.cancel()
         if tasks:
             await workflow.wait(tasks)
+        if self._state.ended_at is not None:
+            for decision in decided.unverified(self._state):
+                decided.apply(self._state, decision, _ENDED, self._now())
+
+    async def _write_down(self, key: str, lapse: LapseInput) -> None:
+        """Have the ledger know of a deadline that has passed; nothing waits for it."""
+        try:
+            await workflow.execute_activity_method(
+                DecisionActivities.lapse,
+                lapse.model_copy(update={"owner": self._request.owner}),
+                start_to_close_timeout=_ATTEMPT_FOR,
+                heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                retry_policy=_RETRIES,
+                cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                return
+        self._state.lapses.remove(lapse)
+        self._tasks.pop(key, None)
 
     async def _verify(self, key: str, decision: Decision) -> None:
         asked = self._input(decision)

@@ -10,8 +10,12 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
+    import workflows.answers as answers
+    import workflows.approvals as approvals
+    import workflows.contract as contract
+    import workflows.decided as decided
+    import workflows.progress as progress
     from activities.decision import Decision, DecisionReceipt, DecisionStatus
-    from workflows import answers, approvals, contract, decided, progress
     from workflows.deciding import Deciding
     from workflows.messages import check_decision, check_metadata, check_tool_outputs
     from workflows.notices import Notices

@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 from temporalio.client import Client
 
+from ledger.approval import ApprovalQuery
 from runlane import Runlane
 from runlane.settings import Settings
 from tests.clerk import Clerk, counted, receipt, send, undecided, waiting
@@ -187,8 +188,13 @@ async def test_silence_rejects_or_asks_the_next_group(lab: Lab, clerk: Clerk) ->
         view = await run.until(lambda view: undecided(view)[0].groups == ["managers"])
         assert undecided(view)[0].deadline_at is not None
         assert await clerk.decide("claim", run, groups=["support"]) == "not_allowed"
+        listed = ApprovalQuery(run_id=run.id, group="managers")
+        await eventually(lambda: lab.ledger.approvals.list(listed), lambda page: bool(page.data))
         result = await run.result()
+        rows = [json.loads(row.body) for row in await lab.ledger.audit.read(run.id)]
 
+    lapses = [row["facts"] for row in rows if row["facts"].get("what") == "lapse"]
+    assert [each["outcome"] for each in lapses] == ["escalate", "reject"]
     assert result.run.status == "completed"
     assert till.paid == []
     assert "in time" in (await submitted(lab))[0]

@@ -75,6 +75,7 @@ REQUIRED = {
     ],
     "Handling": ["by"],
     "KeptApproval": ["key", "tool_digest", "tool_call_id", "attempt", "approval"],
+    "LapseInput": ["call", "rule", "outcome", "at"],
     "KnownCall": ["attempt", "round"],
     "MetadataUpdate": [],
     "Notice": [
