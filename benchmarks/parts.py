@@ -14,6 +14,7 @@ from benchmarks.progress import Progress
 from benchmarks.upstream import Upstream
 from runlane import key_file
 from runlane.children import Child, python_module
+from runlane.decisions import keys
 from runlane.embedded import EmbeddedTemporal
 from runlane.errors import NoWorker
 from runlane.orchestrator import Runlane
@@ -101,6 +102,7 @@ class Site:
             self.progress.say("Starting Temporal, the simulator and two workers ...")
             # As `runlane up` does: what is measured is encrypted, ours and the plain workflow's.
             key_file.make(self.data_dir)
+            keys.make(self.data_dir)
             await self._ends.enter_async_context(self.temporal)
             simulator = self._child("simulator", "runsapi.simulator", "--no-bodies")
             self._ends.push_async_callback(simulator.stop)
@@ -124,9 +126,9 @@ class Site:
         await self._ends.aclose()
 
     @asynccontextmanager
-    async def runlane_worker(self) -> AsyncIterator[RunlaneWorker]:
+    async def runlane_worker(self, **environ: str) -> AsyncIterator[RunlaneWorker]:
         """Start one more `runlane worker`, on a task queue of its own."""
-        async with self._worker("runlane", "worker", "--json") as (pid, task_queue):
+        async with self._worker("runlane", "worker", "--json", **environ) as (pid, task_queue):
             settings = replace(self._settings, task_queue=task_queue)
             yield RunlaneWorker(pid, Runlane(self.client, settings))
 
@@ -136,7 +138,9 @@ class Site:
             yield PlainWorker(pid, self.client, task_queue)
 
     @asynccontextmanager
-    async def _worker(self, kind: str, *module: str) -> AsyncIterator[tuple[int, str]]:
+    async def _worker(
+        self, kind: str, *module: str, **environ: str
+    ) -> AsyncIterator[tuple[int, str]]:
         task_queue = f"{kind}-{secrets.token_hex(4)}"
         child = self._child(
             f"{kind} worker",
@@ -145,6 +149,7 @@ class Site:
             RUNLANE_UPSTREAM_URL=self.upstream.url,
             RUNLANE_DATA_DIR=str(self.data_dir),
             **self._temporal_environ,
+            **environ,
         )
         try:
             await child.start()
