@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict
 
 from activities.decision import Decision
 from activities.decisions import LapseInput
-from activities.decisions import LapseInput
 from activities.tools import Beside, Rule
 from runsapi import Run
 from workflows.approval import Approval, KeptApproval, StandingApproval
@@ -220,8 +219,6 @@ class RunState(_State):
     revoking: list[Decision] = []
     """Revocations that are yet to be verified."""
     standing: list[StandingApproval] = []
-    lapses: list[LapseInput] = []
-    """Deadlines that have passed and don't stand in the ledger yet."""
     lapses: list[LapseInput] = []
     """Deadlines that have passed and don't stand in the ledger yet."""
     kept: list[KeptApproval] = []

@@ -55,7 +55,7 @@ REQUIRED = {
     "Beside": ["name", "arguments", "outcome", "at"],
     "BlockedView": ["kind", "message", "since_at"],
     "Call": ["id", "name", "arguments"],
-    "CallInput": ["run_id", "call", "rule"],
+    "CallInput": ["call", "rule"],
     "Called": [],
     "CancelInput": ["target"],
     "CancelRequest": [],
@@ -75,8 +75,8 @@ REQUIRED = {
     ],
     "Handling": ["by"],
     "KeptApproval": ["key", "tool_digest", "tool_call_id", "attempt", "approval"],
-    "LapseInput": ["call", "rule", "outcome", "at"],
     "KnownCall": ["attempt", "round"],
+    "LapseInput": ["call", "rule", "outcome", "at"],
     "MetadataUpdate": [],
     "Notice": [
         "id", "event", "at", "run_id", "tool_call_id", "tool", "since", "arguments_digest",
