@@ -68,19 +68,47 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture
 def postgres_location(postgres_url: str) -> Location:
     """A new, empty database."""
+    return _new_database(postgres_url)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def postgres_template(postgres_url: str) -> Location:
+    """A database that is migrated and that nobody is connected to."""
+    location = _new_database(postgres_url)
+    await (await Ledger.open(location)).close()
+    return location
+
+
+def _new_database(server: str, template: str = "template1") -> Location:
     name = f"ledger_{os.getpid()}_{next(_numbers)}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    url = make_url(postgres_url).set(database=name)
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    url = make_url(server).set(database=name)
     return Location.from_url(url.render_as_string(hide_password=False))
+
+
+@pytest_asyncio.fixture(scope="session")
+async def sqlite_template() -> bytes:
+    """A migrated file."""
+    return await _template()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """The place of a new ledger, once of each kind."""
+    """The place of a new ledger, once of each kind; migrated already for whoever wants it open."""
+    migrated = "ledger" in request.fixturenames
+    found: Location
     if request.param == "sqlite":
-        return Location.in_directory(tmp_path / "data")
-    found: Location = request.getfixturevalue("postgres_location")
+        found = Location.in_directory(tmp_path / "data")
+        if migrated:
+            found.file.parent.mkdir()
+            found.file.write_bytes(request.getfixturevalue("sqlite_template"))
+    elif migrated:
+        template: Location = request.getfixturevalue("postgres_template")
+        server = request.getfixturevalue("postgres_url")
+        found = _new_database(server, str(template.url.database))
+    else:
+        found = request.getfixturevalue("postgres_location")
     return found
 
 
