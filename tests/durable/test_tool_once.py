@@ -13,7 +13,7 @@ from runlane.tools.functions import tool
 from runlane.tools.registry import Registry
 from runlane.tools.toolbox import RegisteredTools
 from tests.histories import history, undisturbed
-from tests.lab import Lab, eventually
+from tests.lab import QUICK, Lab, eventually
 from tests.resetting import reset
 from tests.simulator_process import SimulatorProcess
 
@@ -78,7 +78,9 @@ async def test_an_equal_call_is_run_with_a_key_of_its_own(lab: Lab) -> None:
     bank = Bank()
     await lab.scenario(rounds=[refund("one"), ENDS])
     async with lab.worker(tools=bank.tools):
-        run = await lab.start(with_tools=True)
+        # A busy machine takes so long that the upstream would be looked at meanwhile.
+        timing = QUICK.model_copy(update={"look_floor": 60.0})
+        run = await lab.start(with_tools=True, timing=timing)
         await run.result()
         costs = len(undisturbed(await history(run)))
         await lab.scenario(rounds=[refund("one"), refund("one"), ENDS])

@@ -11,11 +11,13 @@ from runlane.tools.functions import tool
 from runlane.tools.registry import Registry
 from runlane.tools.toolbox import RegisteredTools
 from tests.histories import undisturbed
-from tests.lab import Lab, LabRun, eventually
+from tests.lab import QUICK, Lab, LabRun, eventually
 from tests.simulator_process import SimulatorProcess
 
 EVENTS = 46
 """Of a run with one round that a tool answers."""
+SELDOM = QUICK.model_copy(update={"look_floor": 60.0})
+"""A busy machine takes so long that the upstream would be looked at meanwhile."""
 
 
 class Shop:
@@ -72,7 +74,7 @@ async def test_a_tool_that_only_reads_is_answered_by_the_worker(lab: Lab) -> Non
     shop = Shop()
     await lab.scenario(rounds=[{"calls": [call("look_up", order_id="A-1")]}, {"says": "Done."}])
     async with lab.worker(tools=shop.tools):
-        run = await lab.start(with_tools=True)
+        run = await lab.start(with_tools=True, timing=SELDOM)
         result = await run.result()
 
     assert result.run.status == "completed"
