@@ -11,7 +11,7 @@ tests that skip time it is far from ours.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Literal
 
 from temporalio import activity
@@ -262,17 +262,20 @@ class RunActivities:
                     failures.raise_for_upstream(error, creating=False)
             return Observed(run=response.data, poll_after_ms=poll_after_ms(response.headers))
 
-    async def _told(self, write: Awaitable[None]) -> None:
+    async def _told(self, write: Coroutine[Any, Any, None]) -> None:
         """Write to the ledger what was done upstream, although we are cancelled meanwhile.
 
         Where that fails, the next attempt finds out that it was done, and writes it.
         """
-
-        async def begin(leaving: Callable[[], None]) -> None:
-            leaving()
-            await write
-
-        await see_through(begin)
+        task = asyncio.create_task(write)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            details = activity.cancellation_details()
+            if details is None or details.worker_shutdown or not details.cancel_requested:
+                task.cancel()
+                raise
+            await task
 
     async def _may_act(self) -> None:
         # Twice: before the upstream is asked anything, and when a request's turn has come, which

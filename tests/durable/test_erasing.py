@@ -35,6 +35,7 @@ def erasing(lab: Lab, client: Client, data_dir: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_what_was_written_is_gone_and_the_proof_stays(
     lab: Lab, client: Client, erasing: Erasing, data_dir: Path
 ) -> None:

