@@ -126,12 +126,10 @@ def test_every_setting_of_a_worker_can_be_made() -> None:
     in_image = set(dockerfile()[-1].environment())
     # In a container, keys come from `.env`, or in files that one's own override file mounts.
     files = {name for name in read if name.endswith("_FILE")}
-    # Read by whoever creates runs, and by no worker.
-    callers = {"RUNLANE_TOOLS", "RUNLANE_CONFIG_FILE"}
 
     given = {name for found in services(REQUIRED).values() for name in found["environment"]}
 
-    assert read - files - callers <= variables() | in_image | given
+    assert read - files <= variables() | in_image | given
 
 
 @pytest.mark.parametrize("name", SERVICES)
