@@ -54,15 +54,19 @@ def test_it_follows_the_specification(tmp_path: Path) -> None:
     assert "imaje" in complaints(tmp_path / "docker-compose.yml")
 
 
-def test_the_override_that_is_shown_fits(tmp_path: Path) -> None:
+OVERRIDES = re.findall(r"^```yaml\n(.*?)^```$", OPERATIONS, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("shown", OVERRIDES)
+def test_an_override_that_is_shown_fits(shown: str, tmp_path: Path) -> None:
     """What the operations page has users write is valid, and changes services that there are."""
-    [shown] = re.findall(r"^```yaml\n(.*?)^```$", OPERATIONS, re.MULTILINE | re.DOTALL)
     (tmp_path / "docker-compose.override.yml").write_text(shown)
 
     assert "" == complaints(tmp_path / "docker-compose.override.yml")
     override = yaml.safe_load(shown)["services"]
     assert set(override) <= set(SERVICES)
     assert set(override["worker"]["environment"]) <= set(service("worker")["environment"]) | {
+        "PYTHONPATH",
         "RUNLANE_UPSTREAM_API_KEY",
         "RUNLANE_UPSTREAM_API_KEY_FILE",
     }
