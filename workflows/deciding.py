@@ -5,6 +5,7 @@ way stands in the state; here are only the tasks.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -27,6 +28,8 @@ with workflow.unsafe.imports_passed_through():
 _ENDED = "The run ended before it was verified."
 _ATTEMPT_FOR = timedelta(seconds=60)
 """Of one try; while the ledger is down there is one after the other."""
+_LAST_WRITES_FOR = timedelta(seconds=30)
+"""How long a run that has ended waits for the ledger to know of its last deadlines."""
 _RETRIES = RetryPolicy(
     initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=3)
 )
@@ -84,6 +87,11 @@ class Deciding:
 
     async def close(self) -> None:
         """Give up what is under way and begin no more here; the state keeps the decisions."""
+        state = self._state
+        if state.ended_at is not None and state.lapses:
+            # No other execution is to write them down.
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(lambda: not state.lapses, timeout=_LAST_WRITES_FOR)
         self._is_closed = True
         tasks = list(self._tasks.values())
         self._tasks.clear()
