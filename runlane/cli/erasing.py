@@ -29,9 +29,10 @@ def _erase(
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove a run's contents from ledger, Temporal and payload files. Nothing brings them back.
+    """Remove for good what was written in a run, or a thread.
 
-    Digests and the audit trail stay. What stands upstream is named, and left.
+    Out of ledger, Temporal and payload files. Digests and the audit trail stay. What stands
+    upstream is named, and left.
     """
     if (run is None) == (thread is None):
         raise InvalidRequest("Say what: --run RUN_ID or --thread T.", param="--run")

@@ -136,7 +136,7 @@ def _codec_server(
 
 
 def _demo() -> None:
-    """Show three runs: one is answered, one loses its worker, one needs a person.
+    """Show an answer, a worker that dies, and a decision.
 
     Takes under a minute, offline and without a key; nothing is left running.
     """
