@@ -18,11 +18,11 @@ from runlane.tools.toolbox import RegisteredTools
 from runlane.webhooks import receivers
 from tests.clerk import Clerk, waiting
 from tests.histories import activities, chain_length, history
-from tests.lab import Lab, LabRun, eventually
+from tests.lab import QUICK, Lab, LabRun, eventually
 from tests.restless import Noise
 from tests.simulator_process import SimulatorProcess
 from tests.webhook_receiver import HANG, SECRET, WebhookReceiver, webhook_receiver
-from workflows.contract import notices_workflow_id
+from workflows.contract import Timing, notices_workflow_id
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def receiver() -> Iterator[WebhookReceiver]:
         yield each
 
 
-@tool(policy="approve", groups=["desk"], reminders=[timedelta(seconds=0.5)])
+@tool(policy="approve", groups=["desk"], reminders=[timedelta(seconds=3)])
 async def refund(order_id: str) -> str:
     """Pay an order back."""
     return f"{order_id} is paid back"
@@ -66,11 +66,11 @@ def serving(lab: Lab, *urls: str, clerk: Clerk | None = None) -> AbstractAsyncCo
     )
 
 
-async def asking(lab: Lab, *names: str) -> LabRun:
+async def asking(lab: Lab, *names: str, timing: Timing = QUICK) -> LabRun:
     """Start a run that asks for tools."""
     calls = [{"name": name, "arguments": {"order_id": "A-1"}} for name in names]
     await lab.scenario(rounds=[{"calls": calls}, {"says": "Done."}])
-    return await lab.start(with_tools=True)
+    return await lab.start(with_tools=True, timing=timing)
 
 
 async def taken(receiver: WebhookReceiver, count: int) -> list[dict[str, Any]]:
@@ -113,7 +113,9 @@ async def _count(receiver: WebhookReceiver) -> int:
 async def test_reminders_and_the_next_group(lab: Lab, receiver: WebhookReceiver) -> None:
     """Whoever is asked is reminded; the next group is asked when the first has been silent."""
     async with serving(lab, receiver.url):
-        run = await asking(lab, "refund", "pay")
+        # Nothing else happens when the reminder is due: no deadline, no look at the upstream.
+        timing = QUICK.model_copy(update={"look_floor": 300.0})
+        run = await asking(lab, "refund", "pay", timing=timing)
 
         async def told() -> set[tuple[str, str, str]]:
             each = [(got["type"], got["data"]) for got in receiver.taken()]
