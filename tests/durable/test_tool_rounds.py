@@ -221,8 +221,10 @@ async def test_a_history_goes_on_while_tools_run(
         if name == "look":
             await noise.until_continued(lab)
         else:
-            for _ in range(8):
+            for _ in range(20):
                 await noise.send()
+                # Answered once the signal has been taken.
+                await run.view()
         before = await chain_length(restless, run)
         desk.go.set()
         result = await run.result()
