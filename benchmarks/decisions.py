@@ -13,6 +13,7 @@ from benchmarks.parts import RunlaneWorker, Site
 from benchmarks.upstream import new_thread, one_round
 from ledger.tables import metadata
 from runlane import Registry
+from tests.handed_on import AT_A_TIME
 from tests.histories import undisturbed
 
 MAX_EVENTS = 66
@@ -20,7 +21,7 @@ MAX_EVENTS = 66
 
 _TOOLS = Registry.of(tools.look_up, tools.refund)
 _BETWEEN_SECONDS = 0.2
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.5
 _RECORDED_WITHIN = 120.0
 
 
@@ -48,8 +49,9 @@ async def measure(site: Site, *, quick: bool) -> list[Row]:
 async def _cost(site: Site, worker: RunlaneWorker) -> list[Row]:
     """Return events and ledger rows of a run with both tools, and rows of one without any."""
     both = await _started(site, worker, "look_up", "refund")
-    (call_id,) = await _awaited(worker, [both])
-    await worker.client.approvals.approve(call_id, run_id=both)
+    calls: dict[str, str] = {}
+    await _awaited(worker, [both], calls)
+    await worker.client.approvals.approve(calls[both], run_id=both)
     thread_id = new_thread()
     plain = await worker.start(thread_id, await site.upstream.assistant(rounds=one_round(0, 0)))
     await worker.answer(plain, await site.upstream.asked(thread_id))
@@ -72,19 +74,20 @@ async def _ask(site: Site, worker: RunlaneWorker, number: int) -> dict[str, tupl
     created: dict[str, str] = {}
     assistant_id = await _assistant(site, "refund")
 
-    async def create() -> None:
-        run = await worker.client.runs.create(
-            thread_id := new_thread(), assistant_id=assistant_id, with_tools=_TOOLS
-        )
-        created[thread_id] = run.id
+    room = asyncio.Semaphore(AT_A_TIME)
 
-    with site.progress.watching(lambda: f"{len(created)} created"):
+    async def create() -> None:
+        async with room:
+            run = await worker.client.runs.create(
+                thread_id := new_thread(), assistant_id=assistant_id, with_tools=_TOOLS
+            )
+            created[thread_id] = run.id
+
+    calls: dict[str, str] = {}
+    with site.progress.watching(lambda: f"{len(created)} created, {len(calls)} wait"):
         await asyncio.gather(*(create() for _ in range(number)))
-        calls = await _awaited(worker, list(created.values()))
-    return {
-        thread_id: (run_id, call_id)
-        for (thread_id, run_id), call_id in zip(created.items(), calls, strict=True)
-    }
+        await _awaited(worker, list(created.values()), calls)
+    return {thread_id: (run_id, calls[run_id]) for thread_id, run_id in created.items()}
 
 
 async def _decide(
@@ -118,14 +121,12 @@ async def _assistant(site: Site, *names: str) -> str:
     return await site.upstream.assistant(expires_after=0, rounds=rounds)
 
 
-async def _awaited(worker: RunlaneWorker, run_ids: list[str]) -> list[str]:
-    """Wait until a person is asked about a call of each run; return the calls in that order."""
-    while True:
-        waiting = await worker.client.approvals.list(limit=1_000)
-        calls = {each.run_id: each.call.tool_call_id for each in waiting}
-        if calls.keys() >= set(run_ids):
-            return [calls[run_id] for run_id in run_ids]
+async def _awaited(worker: RunlaneWorker, run_ids: list[str], calls: dict[str, str]) -> None:
+    """Wait until a person is asked about a call of each run; put the calls in, by run."""
+    while not calls.keys() >= set(run_ids):
         await asyncio.sleep(_LOOK_SECONDS)
+        waiting = await worker.client.approvals.list(limit=1_000)
+        calls |= {each.run_id: each.call.tool_call_id for each in waiting}
 
 
 async def _rows(site: Site, run_id: str) -> int:
