@@ -15,7 +15,7 @@ ROWS_OF = {"latency": {"latency", "GETs"}}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_every_subject_yields_figures(tmp_path: Path) -> None:
     """The whole program runs on real parts, tells how it gets on, and writes every subject."""
     file = tmp_path / "figures.json"
@@ -28,7 +28,7 @@ async def test_every_subject_yields_figures(tmp_path: Path) -> None:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        out, told = await asyncio.wait_for(process.communicate(), 380)
+        out, told = await asyncio.wait_for(process.communicate(), 560)
     finally:
         if process.returncode is None:
             process.kill()
