@@ -9,7 +9,7 @@ class _State(BaseModel):
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
 
-class Asked(_State):
+class AskedCall(_State):
     """A call for which people were asked by a notice, and not yet told that it is decided."""
 
     notice: Notice

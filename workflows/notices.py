@@ -27,7 +27,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.tools import Rule
     from workflows.approval import Approval, asked_groups, deadline
     from workflows.contract import NOTICES_WORKFLOW, notices_workflow_id
-    from workflows.notice import Asked, LeftNotices, OpenNotice
+    from workflows.notice import AskedCall, LeftNotices, OpenNotice
     from workflows.state import OpenCall, RunState
     from workflows.task_queues import notify_task_queue
 
@@ -122,7 +122,7 @@ def due(state: RunState, run_id: str, now: float) -> Iterator[Notice]:
     for call in state.calls:
         if call.rule is not None and call.rule.notify and _waits(call) and call.id not in told:
             first = _notice(state, run_id, NoticeEvent.REQUESTED, call, call.rule, now=now)
-            state.asked.append(Asked(notice=first))
+            state.asked.append(AskedCall(notice=first))
             yield first
     for asked in list(state.asked):
         call_now = calls.get(asked.notice.tool_call_id)
@@ -153,7 +153,7 @@ def _waits(call: OpenCall) -> bool:
     return call.handled_by == "people" and not decided
 
 
-def _event(asked: Asked, approval: Approval) -> NoticeEvent | None:
+def _event(asked: AskedCall, approval: Approval) -> NoticeEvent | None:
     """Say which news there is for whoever was asked; an escalation is a reminder, too."""
     before = asked.group, asked.reminders
     asked.group, asked.reminders = approval.group, approval.reminders

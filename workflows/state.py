@@ -19,7 +19,7 @@ from workflows.contract import (
     RunRequest,
     UpstreamView,
 )
-from workflows.notice import Asked, OpenNotice
+from workflows.notice import AskedCall, OpenNotice
 
 
 class _State(BaseModel):
@@ -204,12 +204,12 @@ class RunState(_State):
     executions: list[Execution] = []
     begun: dict[str, list[int]] = {}
     """The ordinals in use, by `Execution.intent`."""
-    begun_here: list[tuple[str, int]] = []
-    """What was begun for the present upstream run and may change something: digests of arguments
-    and ordinals."""
+    begun_here: list[tuple[str, str, int]] = []
+    """What was begun for the present upstream run and may change something: tools, digests of
+    arguments and ordinals."""
 
     # notices: who was asked, and what isn't with all receivers yet
-    asked: list[Asked] = []
+    asked: list[AskedCall] = []
     notices: list[OpenNotice] = []
     notices_made: int = 0
 

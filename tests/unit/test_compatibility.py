@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 from activities import contract as effects
 from activities import decision, decisions, notify, tools
 from runsapi import Run
-from workflows import approval, contract, state
+from workflows import approval, contract, notice, state
 
 CALL = {"id": "c", "type": "function", "function": {"name": "pay", "arguments": "{}"}}
 RUN = {
@@ -36,7 +36,7 @@ RUN = {
     "tool_choice": {"type": "function", "function": {"name": "pay"}},
     "metadata": {"k": "v"},
 }
-MODULES = (contract, state, approval, effects, tools, decision, decisions, notify)
+MODULES = (contract, state, approval, notice, effects, tools, decision, decisions, notify)
 LATER = "a_field_of_a_later_release"
 
 # Never add to a list: histories and processes of older releases have no such field. Give it a
@@ -51,6 +51,7 @@ REQUIRED = {
     "Approval": [],
     "Approvals": [],
     "Asked": ["created_at", "digest"],
+    "AskedCall": ["notice"],
     "AttemptView": ["attempt", "upstream_run_id", "status"],
     "Beside": ["name", "arguments", "outcome", "at"],
     "BlockedView": ["kind", "message", "since_at"],
@@ -77,6 +78,7 @@ REQUIRED = {
     "KeptApproval": ["key", "tool_digest", "tool_call_id", "attempt", "approval"],
     "KnownCall": ["attempt", "round"],
     "LapseInput": ["call", "rule", "outcome", "at"],
+    "LeftNotices": ["notices"],
     "MetadataUpdate": [],
     "Notice": [
         "id", "event", "at", "run_id", "tool_call_id", "tool", "since", "arguments_digest",
@@ -84,6 +86,7 @@ REQUIRED = {
     ],
     "Observed": ["run"],
     "OpenCall": ["id", "name", "arguments", "key", "since_at"],
+    "OpenNotice": ["notice", "until_at"],
     "Output": ["tool_call_id", "output"],
     "PendingCall": ["tool_call_id", "name", "arguments", "arguments_digest"],
     "Receipt": ["tool_call_id", "status"],
