@@ -129,7 +129,8 @@ class ToolActivities:
             intent
             for intent in intents
             if intent.state is not State.VOID
-            and (intent.key.arguments_digest, intent.key.ordinal) not in input.begun
+            and (intent.key.tool, intent.key.arguments_digest, intent.key.ordinal)
+            not in input.begun
         ]
 
 

@@ -92,8 +92,8 @@ class ClassifyInput(_Model):
     """The person who asked for the run."""
     asked_at: float = 0.0
     """Unix seconds by the workflow's clock, from which deadlines count."""
-    begun: list[tuple[str, int]] = []
-    """What the workflow knows to have been begun in this attempt: digests and ordinals."""
+    begun: list[tuple[str, str, int]] = []
+    """What the workflow knows to have been begun in this attempt: tools, digests, ordinals."""
 
 
 class Classified(_Model):

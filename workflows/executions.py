@@ -184,15 +184,18 @@ def _begin(state: RunState, call: OpenCall, room: int, now: float) -> None:
     state.executions.append(execution)
     call.execution = execution.id
     if not rule.read_only:
-        state.begun_here.append((execution.arguments_digest, ordinal))
+        state.begun_here.append(_number(execution))
 
 
 def _free(state: RunState, execution: Execution) -> None:
     """Forget an execution that did not run; its number is the next one's."""
     _remove(state, execution)
     state.begun[execution.intent].remove(execution.ordinal)
-    began = execution.arguments_digest, execution.ordinal
-    state.begun_here = [each for each in state.begun_here if each != began]
+    state.begun_here = [each for each in state.begun_here if each != _number(execution)]
+
+
+def _number(execution: Execution) -> tuple[str, str, int]:
+    return execution.name, execution.arguments_digest, execution.ordinal
 
 
 def _ask_people(call: OpenCall, reason: str) -> None:

@@ -44,6 +44,11 @@ class Bank:
             self.may_end.wait(60)
             return f"{order_id} is paid back"
 
+        @tool(policy="auto")
+        def write_down(order_id: str, note: str) -> str:
+            """Keep a note."""
+            return "kept"
+
         @tool(policy="auto", at_most_once=True, timeout=0.3)
         def charge() -> str:
             """Charge; takes too long."""
@@ -51,7 +56,7 @@ class Bank:
             self.may_end.wait(60)
             return "charged"
 
-        self.tools = RegisteredTools(Registry.of(refund, charge))
+        self.tools = RegisteredTools(Registry.of(refund, charge, write_down))
 
     async def begun(self, count: int = 1) -> None:
         """Wait until so many have been paid."""
@@ -68,8 +73,8 @@ def lab(client: Client, simulator: SimulatorProcess) -> Lab:
     return Lab(client, simulator)
 
 
-def refund(note: str) -> dict[str, Any]:
-    call = {"name": "refund", "arguments": {"order_id": "A-1", "note": note}}
+def refund(note: str, name: str = "refund") -> dict[str, Any]:
+    call = {"name": name, "arguments": {"order_id": "A-1", "note": note}}
     return {"queued": 0.02, "in_progress": 0.02, "calls": [call]}
 
 
@@ -99,10 +104,14 @@ async def test_an_equal_call_is_run_with_a_key_of_its_own(lab: Lab) -> None:
 
 
 async def test_a_refund_asked_for_with_other_words_waits_for_a_person(lab: Lab) -> None:
-    """The upstream run expired before the submit; the model words its note otherwise."""
+    """The upstream run expired before the submit; the model words its note otherwise.
+
+    Another tool with the arguments of the first refund is another call.
+    """
     bank = Bank()
     bank.may_end.clear()
-    await lab.scenario(rounds=[refund("sorry"), ENDS], attempts={"2": [refund("so sorry"), ENDS]})
+    otherwise = [refund("sorry", "write_down"), refund("so sorry"), ENDS]
+    await lab.scenario(rounds=[refund("sorry"), ENDS], attempts={"2": otherwise})
     async with lab.worker(tools=bank.tools):
         run = await lab.start(with_tools=True)
         await bank.begun()
