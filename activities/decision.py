@@ -5,6 +5,7 @@ A decision counts only where its signature holds; `runlane.decisions` makes and 
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Protocol
@@ -209,8 +210,19 @@ def may_decide(person: str, groups: Iterable[str], approvers: list[str], asked: 
 
 
 def same_person(one: str, other: str) -> bool:
-    """Tell whether two names are one person's: nobody may approve twice by writing in capitals."""
-    return one.strip().casefold() == other.strip().casefold()
+    """Tell whether two names are one person's: nobody may approve twice by another spelling.
+
+    Capitals, spaces, what can't be seen, and how an accent or a wide letter is coded tell nobody
+    from somebody else.
+    """
+    return _folded(one) == _folded(other)
+
+
+def _folded(name: str) -> str:
+    shown = "".join(char for char in name if unicodedata.category(char) not in ("Cf", "Cc"))
+    # Folding may undo what normalizing did, and the other way round.
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", shown).casefold())
+    return " ".join(folded.split())
 
 
 def _check_names(decision: Decision) -> None:
@@ -218,11 +230,14 @@ def _check_names(decision: Decision) -> None:
         raise InvalidDecision("id", "must be dec_ and 16 to 64 letters and digits")
     for field in ("run_id", "tool_call_id", "by"):
         _name(field, getattr(decision, field))
-    for field in ("face", "token", "shown", "key_id", "signature"):
+    for field in ("face", "key_id", "signature"):
         if getattr(decision, field):
             _name(field, getattr(decision, field))
-    for field in ("arguments_digest", "tool_digest"):
-        if not _DIGEST.fullmatch(getattr(decision, field)):
+    if decision.token is not None:
+        _name("token", decision.token)
+    for field in ("arguments_digest", "tool_digest", "shown"):
+        value = getattr(decision, field)
+        if value is not None and not _DIGEST.fullmatch(value):
             raise InvalidDecision(field, "must be sha256: and 64 hexadecimal digits")
     if len(decision.groups) > MAX_GROUPS:
         problem = f"must have at most {MAX_GROUPS} names, got {len(decision.groups)}"

@@ -54,6 +54,8 @@ def test_what_is_within_the_limits_is_taken(fields: dict[str, Any]) -> None:
         ({"by": ""}, "by"),
         ({"by": "a\0b"}, "by"),
         ({"token": "\ud800"}, "token"),
+        ({"token": ""}, "token"),
+        ({"shown": "a page"}, "shown"),
         ({"arguments_digest": "sha256:no"}, "arguments_digest"),
         ({"tool_digest": ""}, "tool_digest"),
         ({"groups": ["g"] * 101}, "groups"),
@@ -119,3 +121,19 @@ def test_who_may_decide(
 ) -> None:
     """Whoever is named, or is in a group that is asked; anybody where nobody is named."""
     assert decisions.may_decide("ada", groups, approvers, asked) is may
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        " ADA  LOUÏS ",
+        "ada loui\u0308s",
+        "ada\u200b lou\u00efs",
+        "\uff41\uff44\uff41 lou\u00efs",
+        "ada\u00a0louïs",
+    ],
+)
+def test_a_person_is_one_person_however_the_name_is_coded(other: str) -> None:
+    """Nobody is two people by an accent in two characters, or by one that can't be seen."""
+    assert decisions.same_person("Ada Louïs", other)
+    assert not decisions.same_person("Ada Louis", other)
