@@ -52,8 +52,9 @@ from workflows.task_queues import notify_task_queue, poll_task_queue, tools_task
 WORKFLOWS: Sequence[type] = (RunWorkflow, NoticesWorkflow)
 
 MAX_EFFECTS = 1000
-"""Creates, submits, cancels and updates that one worker runs at a time: so many that a slow
-upstream doesn't fill them. How much it is asked at once is limited in its client."""
+"""Creates, submits, cancels and updates that one worker runs at a time, and checks of calls and
+decisions: so many that a slow upstream doesn't fill them. How much it is asked at once is limited
+in its client."""
 MAX_POLLS = 600
 """Attached polls that one worker holds at a time; they have a queue and slots of their own."""
 MAX_TOOLS = 200
@@ -109,6 +110,8 @@ def build_workers(
         activities.submit_tool_outputs,
         activities.cancel,
         activities.update,
+        # Not in the slots of tools, which may hold them for hours; policies end within seconds.
+        calls.classify,
         decisions.verify,
         decisions.lapse,
     ]
@@ -153,7 +156,7 @@ def build_workers(
             deployment_config=deployment,
         ),
         beside(poll_task_queue(task_queue), MAX_POLLS, activities.retrieve),
-        beside(tools_task_queue(task_queue), MAX_TOOLS, calls.classify, calls.call),
+        beside(tools_task_queue(task_queue), MAX_TOOLS, calls.call),
     ]
     if notify is not None:
         # One to a receiver that hangs is sent by another worker.

@@ -11,7 +11,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, is_cancelled_exception
+from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     import workflows.answers as answers
@@ -61,6 +61,7 @@ class ToolCalls:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._classifying: asyncio.Task[None] | None = None
         self._asked: list[OpenCall] = []
+        self._held_back: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
     def attend(self) -> None:
@@ -92,6 +93,14 @@ class ToolCalls:
         """Begin nothing any more in this execution of the workflow."""
         self._is_closed = True
         await self.drop()
+
+    def hold_back(self) -> None:
+        """Let nothing begin that hasn't: the run is ending. What runs is seen through."""
+        for execution in self._state.executions:
+            task = self._tasks.get(execution.id)
+            if task is not None and not execution.rule.read_only and task not in self._held_back:
+                self._held_back.add(task)
+                task.cancel()
 
     async def drop(self) -> None:
         """Give up what does no harm: what only reads is run again where it is still wanted."""
@@ -131,7 +140,6 @@ class ToolCalls:
                     asked_at=self._now(),
                     begun=state.begun_here,
                 ),
-                task_queue=tools_task_queue(workflow.info().task_queue),
                 start_to_close_timeout=_CLASSIFY_WITHIN,
                 schedule_to_close_timeout=self._time_left(),
                 heartbeat_timeout=HEARTBEAT_TIMEOUT,
@@ -172,10 +180,15 @@ class ToolCalls:
                 schedule_to_close_timeout=self._tools_time_left(execution),
                 heartbeat_timeout=HEARTBEAT_TIMEOUT,
                 retry_policy=_RETRIES,
-                cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
+                cancellation_type=(
+                    workflow.ActivityCancellationType.TRY_CANCEL
+                    if execution.rule.read_only
+                    else workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
+                ),
             )
-        except ActivityError as error:
-            if not is_cancelled_exception(error) and not execution.rule.read_only:
+        except ActivityError:
+            # Cancelled, too: an earlier try may have begun it.
+            if not execution.rule.read_only:
                 executions.doubt(self._state, execution, _LOST)
                 self._shown.update(self._state)
             return
