@@ -94,16 +94,9 @@ class ToolCalls:
         self._is_closed = True
         await self.drop()
 
-    def hold_back(self) -> None:
-        """Let nothing begin that hasn't: the run is ending. What runs is seen through."""
-        for execution in self._state.executions:
-            task = self._tasks.get(execution.id)
-            if task is not None and not execution.rule.read_only and task not in self._held_back:
-                self._held_back.add(task)
-                task.cancel()
-
     async def drop(self) -> None:
-        """Give up what does no harm: what only reads is run again where it is still wanted."""
+        """Give up what only reads, which does no harm, and let nothing else begin that hasn't."""
+        self._hold_back()
         dropped = [] if self._classifying is None else [self._classifying]
         self._classifying = None
         reading = [each.id for each in self._state.executions if each.rule.read_only]
@@ -112,6 +105,14 @@ class ToolCalls:
             task.cancel()
         if dropped:
             await workflow.wait(dropped)
+
+    def _hold_back(self) -> None:
+        """Have an activity come back whose tool hasn't begun; one that runs is seen through."""
+        for execution in self._state.executions:
+            task = self._tasks.get(execution.id)
+            if task is not None and not execution.rule.read_only and task not in self._held_back:
+                self._held_back.add(task)
+                task.cancel()
 
     def _classify(self) -> None:
         """Ask a worker who answers the calls of which nobody said yet."""

@@ -189,6 +189,34 @@ async def test_a_run_that_is_cancelled_while_stopped_ends(lab: Lab) -> None:
     )
 
 
+async def test_a_run_that_is_cancelled_while_its_tool_is_stopped_pays_nothing(lab: Lab) -> None:
+    """Not then, and not when the tool is resumed before the run has ended."""
+    paid: list[str] = []
+
+    @tool(policy="auto")
+    async def refund(order_id: str) -> str:
+        """Pay back."""
+        paid.append(order_id)
+        return "paid"
+
+    await lab.scenario(rounds=[{"calls": [a_call("refund", order_id="A-1")]}])
+    cancel = await lab.fault("runs.cancel", "hold_before")
+    async with lab.worker(tools=RegisteredTools(Registry.of(refund))):
+        await stop(lab, Scope.TOOL, "refund")
+        run = await lab.start(with_tools=True)
+        await held_up(run, lab.client)
+        await run.cancel()
+        await lab.held(cancel)
+        await asyncio.sleep(0.5)
+        await lab.ledger.stops.resume(Scope.TOOL, "refund")
+        await asyncio.sleep(0.5)
+        await lab.release(cancel)
+        result = await run.result()
+
+    assert "cancelled" == result.run.status
+    assert [] == paid
+
+
 async def test_a_ledger_that_is_down_stops_too(lab: Lab) -> None:
     """Whether somebody has stopped it can't be known, so nothing begins."""
     async with lab.open_ledger() as ledger:
