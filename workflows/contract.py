@@ -297,6 +297,8 @@ class PendingCall(_Message):
     approvers: list[str] = []
     approvals: Approvals | None = None
     approved_by: list[str] = []
+    approved_arguments: str | None = None
+    """Those that they approved, as JSON, where they edited them: whoever else approves must too."""
     claimed_by: str | None = None
     """As of `claimed_at`; an hour later it is over."""
     claimed_at: float | None = None

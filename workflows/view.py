@@ -22,8 +22,8 @@ from workflows.contract import (
 from workflows.state import OpenCall, RunState, StopReason
 
 _NOT_IN_MEMO = {
-    "approvals", "approved_by", "approvers", "beside", "checking", "claimed_at", "claimed_by",
-    "groups",
+    "approvals", "approved_arguments", "approved_by", "approvers", "beside", "checking",
+    "claimed_at", "claimed_by", "groups",
 }  # fmt: skip
 _NULL_UNTIL_ENDED = ("cancelled_at", "completed_at", "failed_at")
 
@@ -234,6 +234,7 @@ def _pending(state: RunState, call: OpenCall) -> PendingCall:
             "approvers": rule.approvers,
             "approvals": Approvals(have=len(approval.approvals), need=rule.approvals),
             "approved_by": approval.by,
+            "approved_arguments": next((each.arguments for each in approval.approvals), None),
             "claimed_by": approval.claimed_by,
             "claimed_at": None if approval.claimed_by is None else approval.claimed_at,
             "deadline_at": deadline(rule, approval),

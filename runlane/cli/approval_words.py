@@ -49,6 +49,11 @@ def show(waiting: "WaitingCall") -> None:
     output.say("  arguments", style="dim")
     for line in pretty(call.arguments):
         output.say(f"    {line}")
+    if call.approved_arguments is not None:
+        by = output.safe(", ".join(call.approved_by))
+        output.say(f"  edited arguments, approved by {by}", style="dim")
+        for line in pretty(call.approved_arguments):
+            output.say(f"    {line}")
     if call.beside:
         output.say("  done before in this run", style="dim")
         for each in call.beside:
@@ -182,8 +187,9 @@ def _commands(waiting: "WaitingCall") -> list[str]:
         ]
     if call.state != "waiting":
         return []
+    same = "" if call.approved_arguments is None else " --arguments FILE   (with the edited ones)"
     return [
-        f"{at} approve {call_id}",
+        f"{at} approve {call_id}{same}",
         f"{at} reject {call_id} --reason TEXT",
     ]
 

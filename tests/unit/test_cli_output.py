@@ -5,9 +5,10 @@ import time
 import pytest
 
 from runlane.blocked import REMEDIES
-from runlane.cli import doctor, output, progress, shows
+from runlane.cli import approval_words, doctor, output, progress, shows
 from runlane.doctor import Finding
 from runlane.errors import ExitCode
+from runlane.waiting_calls import WaitingCall
 from runsapi import Run
 from workflows.contract import (
     AnswerOutcome,
@@ -164,3 +165,23 @@ def test_findings_are_folded_below_themselves(capsys: pytest.CaptureFixture[str]
     assert all(line.startswith(" " * 26 + line.strip()[:1]) for line in more)
     assert max(len(line) for line in (first, *more)) <= output.FOLDED_WIDTH
     assert any(command in line for line in more)
+
+
+def test_the_next_person_sees_the_arguments_that_others_have_edited(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """All must approve the same, so the command for the call's own would be refused."""
+    call = _call(arguments='{"amount": 250}').model_copy(
+        update={"handled_by": "people", "approved_by": ["ann"]}
+    )
+    edited = call.model_copy(update={"approved_arguments": '{"amount": 150}'})
+
+    approval_words.show(WaitingCall("run_1", call))
+    plain = capsys.readouterr().out
+    approval_words.show(WaitingCall("run_1", edited))
+    shown = capsys.readouterr().out
+
+    assert "--arguments" not in plain
+    assert "edited arguments, approved by ann" in shown
+    assert '"amount": 150' in shown
+    assert "runlane approval approve call_1 --arguments FILE" in shown

@@ -221,6 +221,8 @@ def test_all_approve_the_same_arguments() -> None:
     state = waiting(approvals=2)
     decide(state, decision(arguments='{"amount":2}'))
 
+    (shown,) = view.pending_calls(state)
+    assert (shown.approved_by, shown.approved_arguments) == (["ada"], '{"amount":2}')
     assert decide(state, decision(by="bob")) == "conflict"
     assert decide(state, decision(by="bob", arguments='{"amount":3}')) == "conflict"
     assert decide(state, decision(by="bob", arguments='{"amount":2}')) == "recorded"
