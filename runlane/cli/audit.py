@@ -121,7 +121,7 @@ def _verify(
 
 
 def _key(json: Json = False) -> None:
-    """Print the public key by which exports and checkpoints are verified."""
+    """Print the public key that verifies exports."""
 
     async def work() -> int:
         from runlane import auditing  # noqa: PLC0415 - it brings the database's client

@@ -67,10 +67,7 @@ def _create(
     ] = 50,
     with_tools: Annotated[
         bool,
-        typer.Option(
-            "--with-tools",
-            help="Hand the registered tools to the run; workers answer those that only read.",
-        ),
+        typer.Option("--with-tools", help="Hand it the tools that are registered here."),
     ] = False,
     wait: Wait = False,
     stream: Annotated[
