@@ -36,7 +36,8 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
     else:
         yield Finding("workers", "note", "not checked: Temporal comes first")
-    yield await check_ledger(client, settings)
+    for finding in await check_ledger(client, settings):
+        yield finding
     async for finding in check_upstream(client, settings):
         yield finding
     if client is not None:

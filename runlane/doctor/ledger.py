@@ -1,35 +1,49 @@
-"""Whether the ledger answers, where it lies, and with which key its trail is signed."""
+"""Whether the ledger answers, where it lies, and what it says is stopped."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from temporalio.client import Client
 
 from ledger import Location
+from ledger.stops import Stop
 from runlane.client_ledger import ClientLedger
 from runlane.doctor.finding import Finding, problem
 from runlane.errors import LedgerUnreachable, LedgerUnusable, RunlaneError
+from runlane.moments import format_moment
 from runlane.settings import Settings, SettingsError
 
 _NAME = "ledger"
 
 
-async def check_ledger(client: Client | None, settings: Settings) -> Finding:
-    """Open the ledger, unless nobody has made it yet."""
+async def check_ledger(client: Client | None, settings: Settings) -> list[Finding]:
+    """Open the ledger, unless nobody has made it yet, and look what is stopped."""
     ledger = ClientLedger(settings, client)
     try:
         if not await ledger.is_there():
-            return _nowhere(settings)
+            return [_nowhere(settings)]
         async with ledger.opened() as opened:
             await opened.checkpoints.latest()
+            standing = await opened.stops.standing()
             where = _place(opened.location)
     except SettingsError as error:
-        return problem(_NAME, str(error), "")
+        return [problem(_NAME, str(error), "")]
     except LedgerUnreachable as error:
         remedy = "Nothing is lost meanwhile: runs wait for it, and go on by themselves."
-        return problem(_NAME, error.message, remedy)
+        return [problem(_NAME, error.message, remedy)]
     except (LedgerUnusable, RunlaneError) as error:
-        return problem(_NAME, error.message, "")
-    return Finding(_NAME, "ok", where)
+        return [problem(_NAME, error.message, "")]
+    return [Finding(_NAME, "ok", where), _stopped(standing)]
+
+
+def _stopped(standing: Sequence[Stop]) -> Finding:
+    if not standing:
+        return Finding("stops", "ok", "nothing is stopped")
+    words = (
+        f"{stop}, by {stop.by} since {format_moment(stop.since.timestamp())}: {stop.reason}"
+        for stop in standing
+    )
+    return Finding("stops", "note", "; ".join(words), "To let it go on: runlane resume")
 
 
 def _nowhere(settings: Settings) -> Finding:

@@ -14,6 +14,7 @@ from runlane.doctor.ledger import check_ledger
 from runlane.errors import CannotDecrypt, LedgerUnreachable, LedgerUnusable
 from runlane.ledger_access import KeySealing, open_ledger
 from runlane.settings import EncryptionKey, Settings, SettingsError
+from runlane.stops import Stops
 
 SECRET = "arguments that nobody else may read"
 OLD, NEW = (EncryptionKey(name, name[0].encode() * 32) for name in ("old", "new"))
@@ -112,7 +113,7 @@ def test_what_was_sealed_and_changed_is_refused() -> None:
 
 async def test_doctor_says_where_it_is_and_whether_it_answers(tmp_path: Path) -> None:
     async def found(settings: Settings) -> tuple[str, str]:
-        finding = await check_ledger(None, settings)
+        finding = (await check_ledger(None, settings))[0]
         return finding.level, finding.message
 
     level, message = await found(Settings(data_dir=tmp_path))
@@ -125,3 +126,18 @@ async def test_doctor_says_where_it_is_and_whether_it_answers(tmp_path: Path) ->
     assert ("problem", True) == (level, "127.0.0.1:1/x" in message)
     assert "hunter2" not in message
     assert "note" == (await found(Settings()))[0]
+
+
+async def test_doctor_says_what_is_stopped(tmp_path: Path) -> None:
+    """It is asked why nothing happens."""
+    settings = Settings(data_dir=tmp_path, person="ann")
+    async with await open_ledger(settings):
+        pass
+    before = (await check_ledger(None, settings))[-1]
+    await Stops(settings).stop(tool="refund", reason="the bank answers twice")
+    after = (await check_ledger(None, settings))[-1]
+
+    assert ("stops", "ok") == (before.check, before.level)
+    assert ("stops", "note") == (after.check, after.level)
+    assert after.message.startswith("tool refund, by ann since ")
+    assert after.message.endswith(": the bank answers twice")

@@ -127,7 +127,7 @@ def test_a_call_stands_in_lists_whoever_is_asked() -> None:
     assert len(canonical_json(before)) < 1_500
 
     decide(state, decision("claim", by=names[0]))
-    decide(state, decision(by=names[0]))
+    decide(state, decision(by=names[0], arguments='{"amount":2}'))
 
     assert view.pending_memo(state) == before
     (pending,) = view.pending_calls(state)
