@@ -6,7 +6,7 @@ from pathlib import Path
 from temporalio.client import Client
 
 from ledger import Location
-from ledger.stops import Stop
+from ledger.stops import Scope, Stop
 from runlane.client_ledger import ClientLedger
 from runlane.doctor.finding import Finding, problem
 from runlane.errors import LedgerUnreachable, LedgerUnusable, RunlaneError
@@ -43,7 +43,12 @@ def _stopped(standing: Sequence[Stop]) -> Finding:
         f"{stop}, by {stop.by} since {format_moment(stop.since.timestamp())}: {stop.reason}"
         for stop in standing
     )
-    return Finding("stops", "note", "; ".join(words), "To let it go on: runlane resume")
+    resumes = "\n".join(f"To let it go on: runlane resume {_option(stop)}" for stop in standing)
+    return Finding("stops", "note", "; ".join(words), resumes)
+
+
+def _option(stop: Stop) -> str:
+    return "--all" if stop.scope is Scope.ALL else f"--{stop.scope} {stop.target}"
 
 
 def _nowhere(settings: Settings) -> Finding:

@@ -141,3 +141,4 @@ async def test_doctor_says_what_is_stopped(tmp_path: Path) -> None:
     assert ("stops", "note") == (after.check, after.level)
     assert after.message.startswith("tool refund, by ann since ")
     assert after.message.endswith(": the bank answers twice")
+    assert "runlane resume --tool refund" in after.remedy
