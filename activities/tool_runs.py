@@ -35,6 +35,7 @@ from activities.tools import (
 from ledger import Ledger, LedgerUnavailable
 from ledger.chain import Event
 from ledger.contents import digest_of
+from ledger.errors import ApprovalSpent
 from ledger.intent import Begin, Execution, Intent, IntentKey, State
 from ledger.limits import MAX_NAME
 
@@ -113,7 +114,10 @@ class ToolRun:
         await stops.check(self._ledger, self._run_id, self._call.name)
         if self._input.rule.read_only:
             return await self._read()
-        return await self._once()
+        try:
+            return await self._once()
+        except ApprovalSpent as error:
+            return Called(outcome="changed", reason=str(error))
 
     def _hindrance(self, handling: Handling) -> str | None:
         """Say why the call may not run here, by what its tool is here and now.
@@ -241,11 +245,13 @@ class ToolRun:
             raise
 
     async def _begin(self) -> tuple[Begin, Intent]:
+        decisions = [] if self._approved is None else self._approved.decisions
         return await self._ledger.intents.begin(
             self._key,
             call_id=_short(self._input.call.id),
             execution=self._execution,
             arguments=canonical_arguments(self._call.arguments),
+            decisions=decisions,
             events=[
                 trail.execution_begun(
                     call_id=self._input.call.id,
@@ -257,7 +263,7 @@ class ToolRun:
                     tool_schema=self._input.rule.tool_digest,
                     model=self._input.model,
                     policy=self._input.rule.policy,
-                    decisions=[] if self._approved is None else self._approved.decisions,
+                    decisions=decisions,
                 )
             ],
         )

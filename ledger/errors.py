@@ -5,6 +5,7 @@
     ├── LedgerRefused       mend what was given; nothing was written
     │   ├── KeyTaken
     │   ├── RunNotKnown
+    │   ├── ApprovalSpent
     │   └── EventChanged
     └── SchemaError         the schema and this program don't fit; a person must act
         └── SchemaTooNew
@@ -35,6 +36,10 @@ class KeyTaken(LedgerRefused):
         """Name both runs, and not the key."""
         super().__init__(f"{run_id}: its idempotency key belongs to {taken_by}.")
         self.taken_by = taken_by
+
+
+class ApprovalSpent(LedgerRefused):
+    """What people have approved lets the call run no more; the text says why."""
 
 
 class RunNotKnown(LedgerRefused):

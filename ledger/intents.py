@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from ledger import limits
+from ledger import limits, spent
 from ledger.audit import Appending
 from ledger.chain import Event
 from ledger.contents import Contents, checked, digest_of
 from ledger.database import Database
-from ledger.errors import LedgerRefused
+from ledger.errors import ApprovalSpent, LedgerRefused
 from ledger.intent import Begin, Execution, Intent, IntentKey, State, check, check_key
 from ledger.intent_rows import NOTHING_KNOWN, SELECT, IntentRows, add, begun, put
 from ledger.tables import intents
@@ -31,6 +31,7 @@ class Intents:
         call_id: str,
         execution: Execution,
         arguments: str | None = None,
+        decisions: Sequence[str] = (),
         events: Sequence[Event] = (),
     ) -> tuple[Begin, Intent]:
         """Say that a call is about to run; it may only once this has returned.
@@ -40,9 +41,11 @@ class Intents:
             call_id: the upstream's id of it.
             execution: who is about to run it.
             arguments: as canonical JSON, of which `key` has the digest.
+            decisions: ids of those that let it run.
             events: for the audit trail, written where this is `NEW` or `MINE`, and with it.
 
         Raises:
+            ApprovalSpent: it would be `NEW`, and the decisions let it run no more.
             LedgerRefused: something given can't be stored.
             LedgerUnavailable: the ledger doesn't answer; the same call again does no harm.
         """
@@ -58,6 +61,9 @@ class Intents:
         def work(connection: Connection) -> tuple[Begin, Intent]:
             there = self._rows.find(connection, key)
             how = Begin.NEW if there is None else there.found_by(execution)
+            problem = spent.refusal(connection, key, decisions) if how is Begin.NEW else None
+            if problem is not None:
+                raise ApprovalSpent(problem)
             if how is Begin.NEW or how is Begin.MINE:
                 if arguments is not None:
                     self._contents.keep(connection, key.run_id, arguments, now)

@@ -20,9 +20,11 @@ from runlane.tools.context import ToolContext
 from runlane.tools.functions import tool
 from runlane.tools.registry import Registry
 from runlane.tools.toolbox import RegisteredTools
+from tests.clerk import Clerk, counted, send, waiting
 from tests.histories import undisturbed
 from tests.lab import Lab, LabRun, eventually
 from tests.simulator_process import SimulatorProcess
+from tests.till import Till, refund
 
 SINCE = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SAID = "Stopped by ann since 2026-11-23 12:00:00 UTC"
@@ -215,6 +217,31 @@ async def test_a_run_that_is_cancelled_while_its_tool_is_stopped_pays_nothing(la
 
     assert "cancelled" == result.run.status
     assert [] == paid
+
+
+async def test_what_was_revoked_while_its_tool_was_stopped_does_not_run(lab: Lab) -> None:
+    """An approval for the rest of the run had let the call wait for its turn."""
+    till, clerk = Till(), Clerk()
+    rounds = [{"calls": [refund(f"A-{number}")]} for number in (1, 2)]
+    await lab.scenario(rounds=rounds)
+    submit = await lab.fault("runs.submit_tool_outputs", "hold_before")
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        run = await lab.start(with_tools=True)
+        first = await waiting(run)
+        given = clerk.made("approve", run, first, "ada", for_rest_of_run=True)
+        assert "recorded" == await send(run, given)
+        await lab.held(submit)
+        await stop(lab, Scope.TOOL, "refund")
+        await lab.release(submit)
+        await held_up(run, lab.client)
+        assert "recorded" == await send(run, clerk.made("revoke", run, first, "bob"))
+        await counted(run)
+        await lab.ledger.stops.resume(Scope.TOOL, "refund")
+        assert "A-2" in (await waiting(run)).arguments
+        await run.cancel()
+        await run.result()
+
+    assert [("A-1", 5)] == till.paid
 
 
 async def test_a_ledger_that_is_down_stops_too(lab: Lab) -> None:

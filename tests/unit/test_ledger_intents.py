@@ -9,6 +9,7 @@ import pytest
 from ledger import Ledger, LedgerRefused, Location
 from ledger.chain import Event, Kind
 from ledger.contents import digest_of
+from ledger.errors import ApprovalSpent
 from ledger.intent import Begin, Execution, Intent, IntentKey, State
 
 ARGUMENTS = '{"amount":5,"note":"caf\u00e9 \ud83d"}'
@@ -259,3 +260,20 @@ async def test_what_cannot_be_stored_is_named(
     """The field and its limit; on both kinds alike, and nothing is written."""
     with pytest.raises(LedgerRefused, match=text):
         await begin(ledger, FIRST, replace(KEY, **changed))  # type: ignore[arg-type] # one at a time
+
+
+async def test_an_approval_lets_one_call_run(ledger: Ledger) -> None:
+    """The same call again, in another attempt too; no second one, whatever a workflow says."""
+    told = {"what": "begun", "tool": KEY.tool, "ordinal": KEY.ordinal, "decisions": ["dec_1"]}
+    event = Event(key="begun", kind=Kind.EXECUTION, at=datetime.now(UTC), facts=told)
+
+    async def approved(execution: Execution, key: IntentKey = KEY) -> Begin:
+        how, _ = await ledger.intents.begin(
+            key, call_id="call_1", execution=execution, decisions=["dec_1"], events=[event]
+        )
+        return how
+
+    assert [Begin.NEW, Begin.MINE] == [await approved(FIRST), await approved(SECOND)]
+    with pytest.raises(ApprovalSpent, match="another call"):
+        await approved(OTHER, replace(KEY, ordinal=1))
+    assert [KEY] == [each.key for each in await ledger.intents.of_run(KEY.run_id)]
