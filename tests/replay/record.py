@@ -1,25 +1,32 @@
 """Record histories for the replay test: `python -m tests.replay.record`, from the root.
 
+With names of scenarios, only those are recorded.
+
 Each scenario is driven on the embedded server over real HTTP, and its executions' histories are
 written to `histories/<version>/<scenario>-<number>.json`. A file stays as it is for as long as runs
 of its version may be alive; a new version of the workflow adds a directory.
 """
 
 import asyncio
+import functools
+import sys
 import tempfile
 import tomllib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import WorkflowHistory
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client, WorkflowHistory
 
 from runlane.embedded import EmbeddedTemporal
 from runlane.settings import Settings
 from runlane.temporal import connect
 from tests.histories import chain
 from tests.lab import Lab, LabRun
+from tests.replay import tool_scenarios
 from tests.simulator_process import SimulatorProcess
+from workflows.run import RunWorkflow
 
 ROOT = Path(__file__).resolve().parents[2]
 HISTORIES = Path(__file__).parent / "histories"
@@ -29,7 +36,21 @@ _SUGGESTED_AT = 30
 _QUICK: dict[str, Any] = {"queued": 0.05, "in_progress": 0.05}
 _ASKS: dict[str, Any] = {**_QUICK, "calls": [{"name": "look_up", "arguments": {"order": 1}}]}
 
+Scenario = Callable[[Lab], Awaitable[LabRun]]
 
+
+def without_tools(scenario: Scenario) -> Scenario:
+    """Serve the scenario's lab by workers that have no tools."""
+
+    @functools.wraps(scenario)
+    async def served(lab: Lab) -> LabRun:
+        async with lab.worker():
+            return await scenario(lab)
+
+    return served
+
+
+@without_tools
 async def one_tool_round(lab: Lab) -> LabRun:
     """Create, wait, answer, submit, wait, complete."""
     await lab.scenario(rounds=[_ASKS, _QUICK])
@@ -39,6 +60,7 @@ async def one_tool_round(lab: Lab) -> LabRun:
     return run
 
 
+@without_tools
 async def expiry_and_recreation(lab: Lab) -> LabRun:
     """The upstream run expires with one of two calls answered; another one takes both answers."""
     calls = [{"name": "look_up", "arguments": {"order": 1}}, {"name": "refund"}]
@@ -53,6 +75,7 @@ async def expiry_and_recreation(lab: Lab) -> LabRun:
     return run
 
 
+@without_tools
 async def cancel_during_a_leg(lab: Lab) -> LabRun:
     """A cancel while a poll is attached."""
     await lab.scenario(rounds=[{"queued": 0.1, "ends": "never"}])
@@ -64,6 +87,7 @@ async def cancel_during_a_leg(lab: Lab) -> LabRun:
     return run
 
 
+@without_tools
 async def early_answers_over_continue_as_new(lab: Lab) -> LabRun:
     """Five rounds in short histories, with answers that come before they are asked for."""
     await lab.scenario(rounds=[*([_ASKS] * 5), _QUICK])
@@ -76,6 +100,7 @@ async def early_answers_over_continue_as_new(lab: Lab) -> LabRun:
     return run
 
 
+@without_tools
 async def parked_until_its_deadline(lab: Lab) -> LabRun:
     """Nobody answers: the upstream run expires, then ours."""
     await lab.scenario(expires_after=1, rounds=[_ASKS])
@@ -85,6 +110,7 @@ async def parked_until_its_deadline(lab: Lab) -> LabRun:
     return run
 
 
+@without_tools
 async def blocked_and_mended(lab: Lab) -> LabRun:
     """The key is refused at the submit, and works again a moment later."""
     await lab.scenario(rounds=[_ASKS, _QUICK])
@@ -95,13 +121,13 @@ async def blocked_and_mended(lab: Lab) -> LabRun:
     return run
 
 
-Scenario = Callable[[Lab], Awaitable[LabRun]]
 SCENARIOS: tuple[Scenario, ...] = (
     one_tool_round,
     expiry_and_recreation,
     cancel_during_a_leg,
     parked_until_its_deadline,
     blocked_and_mended,
+    *tool_scenarios.SCENARIOS,
 )
 IN_SHORT_HISTORIES: tuple[Scenario, ...] = (early_answers_over_continue_as_new,)
 
@@ -120,9 +146,9 @@ async def _record(scenarios: tuple[Scenario, ...], config: dict[str, Any], direc
             )
             for scenario in scenarios:
                 lab = Lab(client, simulator)
-                async with lab.worker():
-                    run = await scenario(lab)
-                    executions = await chain(client, run)
+                run = await scenario(lab)
+                executions = await chain(client, run)
+                executions += await _left(client, executions[-1])
                 for number, events in enumerate(executions, 1):
                     path = directory / f"{scenario.__name__}-{number}.json"
                     history = WorkflowHistory(run.id, events)
@@ -132,15 +158,26 @@ async def _record(scenarios: tuple[Scenario, ...], config: dict[str, Any], direc
                     print(path.relative_to(ROOT), len(events), "events")
 
 
-async def main() -> None:
-    """Record all scenarios for the present version."""
+async def _left(client: Client, last: list[HistoryEvent]) -> list[list[HistoryEvent]]:
+    """Return the history of the workflow that sends what the run left, if there is one."""
+    for event in last:
+        left = event.child_workflow_execution_started_event_attributes.workflow_execution
+        if left.workflow_id:
+            handle = client.get_workflow_handle_for(RunWorkflow.run, left.workflow_id)
+            return await chain(client, LabRun(handle), left.run_id)
+    return []
+
+
+async def main(names: Sequence[str]) -> None:
+    """Record scenarios for the present version: those named, or all."""
     directory = HISTORIES / version()
     directory.mkdir(parents=True, exist_ok=True)
-    await _record(SCENARIOS, {}, directory)
-    await _record(
-        IN_SHORT_HISTORIES, {"limit.historyCount.suggestContinueAsNew": _SUGGESTED_AT}, directory
-    )
+    short = {"limit.historyCount.suggestContinueAsNew": _SUGGESTED_AT}
+    for scenarios, config in ((SCENARIOS, {}), (IN_SHORT_HISTORIES, short)):
+        chosen = tuple(each for each in scenarios if not names or each.__name__ in names)
+        if chosen:
+            await _record(chosen, config, directory)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(sys.argv[1:]))

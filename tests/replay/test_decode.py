@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -21,6 +22,10 @@ from activities.contract import (
     Submitted,
     UpdateInput,
 )
+from activities.decision import Decision, DecisionReceipt
+from activities.decisions import LapseInput, Verified, VerifyInput
+from activities.notify import Notice
+from activities.tools import Called, CallInput, Classified, ClassifyInput
 from runlane.temporal import data_converter
 from tests.replay import record
 from workflows.contract import (
@@ -35,6 +40,7 @@ from workflows.contract import (
     RunView,
     ToolOutputs,
 )
+from workflows.notice import LeftNotices
 from workflows.state import RunInput
 
 HISTORIES = sorted((Path(__file__).parent / "histories").rglob("*.json"))
@@ -44,12 +50,22 @@ ACTIVITIES: dict[str, tuple[Any, Any]] = {
     "runs.submit_tool_outputs": (SubmitInput, Submitted),
     "runs.cancel": (CancelInput, Observed),
     "runs.update": (UpdateInput, Observed),
+    "tools.classify": (ClassifyInput, Classified),
+    "tools.call": (CallInput, Called),
+    "decisions.verify": (VerifyInput, Verified),
+    "decisions.lapse": (LapseInput, NoneType),
+    "notify.send": (Notice, NoneType),
 }
 MESSAGES: dict[str, tuple[Any, Any]] = {
     "tool_outputs": (ToolOutputs, None),
     "submit_tool_outputs": (ToolOutputs, Receipts),
     "cancel": (CancelRequest, Acknowledged),
     "update_metadata": (MetadataUpdate, Acknowledged),
+    "decide": (Decision, DecisionReceipt),
+}
+WORKFLOWS: dict[str, tuple[Any, Any]] = {
+    "Run": (RunInput, RunView),
+    "Notices": (LeftNotices, NoneType),
 }
 MEMO: dict[str, Any] = {REQUEST_MEMO: RequestMemo, PENDING_MEMO: list[PendingCall]}
 
@@ -65,13 +81,18 @@ def payloads(events: list[HistoryEvent]) -> Found:
     """Yield what a history holds of ours: where it stands, the payload, what it must become."""
     activities: dict[int, str] = {}
     updates: dict[str, str] = {}
+    began = events[0].workflow_execution_started_event_attributes
+    given, result = WORKFLOWS[began.workflow_type.name]
     for event in events:
         kind = EventType.Name(event.event_type).removeprefix("EVENT_TYPE_")
         attributes = getattr(event, event.WhichOneof("attributes") or "")
         if kind in ("WORKFLOW_EXECUTION_STARTED", "WORKFLOW_EXECUTION_CONTINUED_AS_NEW"):
-            yield kind, attributes.input.payloads[0], RunInput
+            yield kind, attributes.input.payloads[0], given
         elif kind == "WORKFLOW_EXECUTION_COMPLETED":
-            yield kind, attributes.result.payloads[0], RunView
+            yield kind, attributes.result.payloads[0], result
+        elif kind == "START_CHILD_WORKFLOW_EXECUTION_INITIATED":
+            name = attributes.workflow_type.name
+            yield name, attributes.input.payloads[0], WORKFLOWS[name][0]
         elif kind == "ACTIVITY_TASK_SCHEDULED":
             name = activities[event.event_id] = attributes.activity_type.name
             yield name, attributes.input.payloads[0], ACTIVITIES[name][0]
@@ -121,6 +142,7 @@ async def test_nothing_of_ours_is_overlooked() -> None:
     wanted = {"WORKFLOW_EXECUTION_CONTINUED_AS_NEW", "WORKFLOW_EXECUTION_COMPLETED", *MEMO}
     wanted |= {f"{name}{end}" for name in ACTIVITIES for end in ("", " result")}
     wanted |= {"tool_outputs", "submit_tool_outputs", "submit_tool_outputs receipt", "cancel"}
+    wanted |= {"decide", "decide receipt", "Notices"}
     assert wanted - set(together) <= {"runs.update", "runs.update result"}
 
 
