@@ -134,7 +134,8 @@ def _list(
         stops.mention(standing, problem)
         _mention_unreadable(page.views)
         seen = await workers.last_seen(client.temporal, client.settings.task_queue)
-        output.note(_age_of_list(seen, client.settings.task_queue))
+        whose = "the ledger" if all_ages else "Temporal"
+        output.note(_age_of_list(whose, seen, client.settings.task_queue))
         return int(ExitCode.DONE)
 
     session.perform(work)
@@ -228,10 +229,10 @@ def _mention_age(view: "RunView") -> None:
         )
 
 
-def _age_of_list(seen: float | None, task_queue: str) -> str:
+def _age_of_list(whose: str, seen: float | None, task_queue: str) -> str:
     from runlane import workers  # noqa: PLC0415
 
-    now = f"As Temporal knew at {output.moment(time.time())}."
+    now = f"As {whose} knew at {output.moment(time.time())}."
     if workers.is_fresh(seen):
         return now
     since = "" if seen is None else f" since {output.moment(seen)}"

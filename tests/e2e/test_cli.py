@@ -141,6 +141,7 @@ async def test_a_run_is_shown_in_short_in_full_and_in_a_list(shell: Shell) -> No
     short = await shell("retrieve", run_id, code=0)
     full = await shell("view", run_id, code=0)
     listed = await shell("list", "--thread", thread_id, "--status", "requires_action", code=0)
+    recorded = await shell("list", "--all-ages", "--thread", thread_id, code=0)
     steps = await shell("steps", run_id, code=0)
 
     for said in (short, full, listed):
@@ -151,6 +152,8 @@ async def test_a_run_is_shown_in_short_in_full_and_in_a_list(shell: Shell) -> No
     assert "attempt 1" in full.out
     assert "events" in full.out
     assert "As Temporal knew at" in listed.err
+    assert run_id in recorded.out
+    assert "As the ledger knew at" in recorded.err
     assert "lookup_order" in steps.out
     step_id = steps.out.splitlines()[1].split()[0]
     step = await shell("steps", run_id, step_id, code=0)
