@@ -238,11 +238,23 @@ class ToolRun:
     async def _may_try_again(self) -> None:
         try:
             await stops.check(self._ledger, self._run_id, self._input.call.name)
+            await self._is_ours()
         except ApplicationError:
             # This attempt ends here, and no worker has died of the tool.
             self._progress["begun"] = self._deaths
             activity.heartbeat(self._progress)
             raise
+
+    async def _is_ours(self) -> None:
+        """Go on only if no other attempt has begun, as where this worker stood still for long."""
+        if self._input.rule.read_only:
+            return
+        intent = await self._patiently(lambda: self._ledger.intents.find(self._key))
+        if intent is None or (intent.state, intent.latest_nonce) != (
+            State.BEGUN,
+            self._execution.nonce,
+        ):
+            raise ApplicationError("Another attempt has taken it over", type=NOT_HERE)
 
     async def _begin(self) -> tuple[Begin, Intent]:
         decisions = [] if self._approved is None else self._approved.decisions

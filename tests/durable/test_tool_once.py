@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -210,6 +211,36 @@ async def test_of_what_gave_no_answer_in_time_people_say_what_happened(lab: Lab)
         view.runlane.pending[0].reason,
     )
     assert "charge did for the call" in str(result.runlane.uncertain)
+
+
+async def test_an_attempt_that_was_taken_for_dead_tries_no_more(lab: Lab) -> None:
+    """Its worker stood still between two tries, and another one has run the tool meanwhile."""
+    tries: list[str] = []
+    may_fail = threading.Event()
+
+    @tool(policy="auto", retries=3)
+    def refund() -> str:
+        """Pay back."""
+        tries.append("paid")
+        may_fail.wait(60)
+        raise ConnectionError
+
+    await lab.scenario(rounds=[{"calls": [{"name": "refund", "arguments": {}}]}, ENDS])
+    async with lab.worker(tools=RegisteredTools(Registry.of(refund))):
+        run = await lab.start(with_tools=True)
+        await run.until(lambda _: bool(tries))
+        (began,) = await lab.ledger.intents.of_run(run.id)
+        other = replace(began.execution, attempt=2, nonce="of another worker")
+        intents, key, call_id = lab.ledger.intents, began.key, began.call_id
+        await intents.begin(key, call_id=call_id, execution=other)
+        await intents.finish(
+            key, call_id=call_id, execution=other, outcome="returned", result="paid"
+        )
+        may_fail.set()
+        result = await run.result()
+
+    assert "completed" == result.run.status
+    assert 1 == len(tries)
 
 
 async def test_a_ledger_that_is_down_delays_a_tool(lab: Lab) -> None:
