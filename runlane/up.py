@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -13,8 +14,9 @@ from runlane.doctor import upstream_problem
 from runlane.embedded import NAMESPACE
 from runlane.errors import ExitCode
 from runlane.parts import Parts, UpOptions, port_of, say
-from runlane.settings import SettingsError
+from runlane.settings import Settings, SettingsError
 from runlane.temporal import DEFAULT_ADDRESS, connect_config
+from runlane.tools.declared import DEFAULT_FILE
 
 
 def run_up(
@@ -126,15 +128,36 @@ def _ready_lines(parts: Parts) -> list[str]:
     ]
     if _target() not in {parts.temporal.address, f"localhost:{port_of(parts.temporal.address)}"}:
         lines.append(f"  export TEMPORAL_ADDRESS={parts.temporal.address}")
-    if options.simulate:
+    tools = _with_tools(options.settings, Path.cwd())
+    if tools and options.simulate:
+        lines += [
+            *tools,
+            "  runlane create --thread thread_1 --assistant asst_1 --with-tools --wait",
+            "  # It asks for the tools that are registered here, once each.",
+        ]
+    elif options.simulate:
         lines += [
             f"  echo '{_BODY_THAT_ASKS}' |",
             "    runlane create --thread thread_1 --assistant asst_1 --params - --wait",
             "  # It asks for an answer. Give it with the command that is printed then.",
         ]
     else:
-        lines.append("  runlane create --thread YOUR_THREAD --assistant YOUR_ASSISTANT --wait")
+        create = "  runlane create --thread YOUR_THREAD --assistant YOUR_ASSISTANT"
+        lines += [*tools, f"{create}{' --with-tools' if tools else ''} --wait"]
     return [*lines, ""]
+
+
+def _with_tools(settings: Settings, here: Path) -> list[str]:
+    """Return what makes the tools of this terminal known in another one; nothing without tools."""
+    file = settings.config_file
+    if not settings.tools and file is None and not DEFAULT_FILE.exists():
+        return []
+    lines = [f"  cd {shlex.quote(str(here))}"]
+    if settings.tools:
+        lines.append(f"  export RUNLANE_TOOLS={','.join(settings.tools)}")
+    if file is not None:
+        lines.append(f"  export RUNLANE_CONFIG_FILE={shlex.quote(str(file))}")
+    return lines
 
 
 # The simulator asks for what a run declares, and for nothing where it declares nothing.

@@ -8,21 +8,36 @@ import pytest
 
 from tests.e2e.test_up import END_SECONDS, RUNLANE, clean
 
+TOOL = '''import runlane
+
+
+@runlane.tool(policy="approve")
+def refund(order_id: str) -> str:
+    """Pay an order back."""
+    return "paid"
+'''
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
-def test_people_read_what_to_type_next(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tools", "then"),
+    [({}, "runlane submit"), ({"RUNLANE_TOOLS": "desk"}, "runlane approval show")],
+)
+def test_people_read_what_to_type_next(tools: dict[str, str], then: str, tmp_path: Path) -> None:
     """Without --json: what is where, and the commands that bring a run to where it asks.
 
-    Typed as they stand, in another terminal, they end with a run that waits for an answer.
+    Typed as they stand, in another terminal, they end with a run that waits for an answer; with
+    tools, for a person.
     """
+    (tmp_path / "desk.py").write_text(TOOL)
     data_dir = tmp_path / "data"
     process = subprocess.Popen(
         [
             *(RUNLANE, "up", "--simulate", "--temporal-port", "0", "--ui-port", "0"),
             *("--data-dir", str(data_dir)),
         ],
-        env=clean(),
+        env=clean(**tools),
         cwd=tmp_path,
         text=True,
         stdout=subprocess.PIPE,
@@ -57,4 +72,4 @@ def test_people_read_what_to_type_next(tmp_path: Path) -> None:
     assert "Starting Temporal" in words
     assert "\x1b" not in text + rest + words
     assert 4 == typed.returncode, typed.stderr
-    assert "runlane submit" in typed.stdout
+    assert then in typed.stdout
