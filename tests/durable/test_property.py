@@ -206,11 +206,11 @@ _assess = answers.assess
 
 
 def _every_answer_is_the_first(
-    state: RunState, output: ToolOutputMessage, *, by_signal: bool = False
+    state: RunState, output: ToolOutputMessage, *, by_signal: bool = False, decided: bool = False
 ) -> Receipt:
     if any(call.id == output.tool_call_id for call in state.calls):
         return Receipt(tool_call_id=output.tool_call_id, status=ReceiptStatus.ACCEPTED)
-    return _assess(state, output, by_signal=by_signal)
+    return _assess(state, output, by_signal=by_signal, decided=decided)
 
 
 async def _never_looks(self: RunActivities, input: SubmitInput) -> None:
