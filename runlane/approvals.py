@@ -114,6 +114,7 @@ class Approvals:
         Raises:
             InvalidRequest: a parameter can't be used.
             LedgerUnreachable: the ledger doesn't answer.
+            LedgerUnusable: there is none where it is said to lie.
         """
         if not 1 <= limit <= MAX_LIMIT:
             text = f"limit must be between 1 and {MAX_LIMIT:,}, got {limit}."
@@ -122,7 +123,9 @@ class Approvals:
         query = ApprovalQuery(
             tool=tool, group=group, run_id=run_id, since_until=until, limit=limit, contents=True
         )
-        async with ClientLedger(self._settings, self._client).opened() as ledger:
+        place = ClientLedger(self._settings, self._client)
+        await place.check_there()
+        async with place.opened() as ledger:
             return [listed(row) for row in (await ledger.approvals.list(query)).data]
 
     async def retrieve(self, tool_call_id: str, *, run_id: str | None = None) -> WaitingCall:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from temporalio.client import Client
 
-from ledger import Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from ledger import Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Location
 from runlane import ledger_access
 from runlane.errors import InvalidRequest, LedgerUnreachable, LedgerUnusable
 from runlane.settings import Settings
@@ -45,6 +45,21 @@ class ClientLedger:
             except LedgerError as error:
                 raise LedgerUnusable(str(error)) from None
 
+    async def check_there(self) -> None:
+        """Refuse to make an empty one, where what stands in the workers' own is asked for.
+
+        Raises:
+            LedgerUnusable: nobody has made it where it is said to lie.
+            SettingsError: what is said of it can't be used.
+            TemporalUnreachable: Temporal was to be asked, and doesn't answer.
+        """
+        location = await self._location()
+        if location is not None and location.is_sqlite and not location.file.exists():
+            raise LedgerUnusable(
+                f"There is no ledger at {location.file}: no worker has made one there. "
+                "RUNLANE_DATA_DIR must be the workers' own."
+            )
+
     async def is_there(self) -> bool:
         """Tell whether somebody says where it lies, and it has been made there.
 
@@ -52,8 +67,11 @@ class ClientLedger:
             SettingsError: what is said of it can't be used.
             TemporalUnreachable: Temporal was to be asked, and doesn't answer.
         """
+        location = await self._location()
+        return location is not None and (not location.is_sqlite or location.file.exists())
+
+    async def _location(self) -> Location | None:
         data_dir = self._settings.data_dir
         if data_dir is None and self._client is not None:
             data_dir = await find_data_dir(self._client)
-        location = ledger_access.named(self._settings, data_dir)
-        return location is not None and (not location.is_sqlite or location.file.exists())
+        return ledger_access.named(self._settings, data_dir)

@@ -10,6 +10,7 @@ from ledger import Ledger, Location
 from ledger.contents import digest_of
 from ledger.run_record import RunRecord
 from runlane import key_file
+from runlane.client_ledger import ClientLedger
 from runlane.doctor.ledger import check_ledger
 from runlane.errors import CannotDecrypt, LedgerUnreachable, LedgerUnusable
 from runlane.ledger_access import KeySealing, open_ledger
@@ -142,3 +143,14 @@ async def test_doctor_says_what_is_stopped(tmp_path: Path) -> None:
     assert after.message.startswith("tool refund, by ann since ")
     assert after.message.endswith(": the bank answers twice")
     assert "runlane resume --tool refund" in after.remedy
+
+
+async def test_what_stands_in_a_ledger_is_not_looked_up_in_an_empty_one(tmp_path: Path) -> None:
+    """A wrong directory would say that nothing waits, and be left with a ledger of its own."""
+    place = ClientLedger(Settings(data_dir=tmp_path), None)
+    with pytest.raises(LedgerUnusable, match=r"no ledger at .*ledger\.db.*RUNLANE_DATA_DIR"):
+        await place.check_there()
+    assert [] == list(tmp_path.iterdir())
+
+    await (await open_ledger(Settings(data_dir=tmp_path))).close()
+    await place.check_there()
