@@ -62,7 +62,9 @@ async def export(
     whole = run_id is None and since is None
 
     def work(connection: Connection) -> Exported:
+        signed = 0
         for line in _checkpoints(connection):
+            signed += 1
             write(line + "\n")
         heads = connection.execute(_heads(run_id, since)).all()
         rows, summary = 0, chain.body_digest(b"")
@@ -82,7 +84,10 @@ async def export(
             line = signer.sign(RUN, body)
             summary = chain.body_digest((summary + line).encode())
             write(line + "\n")
-        end = {"runs": len(heads), "rows": rows, "summary": summary, "whole": whole}
+        end = {
+            "checkpoints": signed, "runs": len(heads), "rows": rows, "summary": summary,
+            "whole": whole,
+        }  # fmt: skip
         at = limits.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
         write(signer.sign(END, {**end, "at": at}) + "\n")
         return Exported(len(heads), rows)

@@ -72,6 +72,8 @@ def _take(reading: _Reading, line: Line) -> None:
 
 
 def _checkpoint(reading: _Reading, line: Line) -> None:
+    if reading.held or reading.verdict.runs:
+        raise wrong(Wrong.CHANGED, line.number, "a checkpoint stands behind what it is about")
     _remember(reading, line)
     number = reading.verdict.checkpoints + 1
     if line.body["number"] != number:
@@ -124,6 +126,11 @@ def _end(reading: _Reading, line: Line) -> None:
     verdict = reading.verdict
     if verdict.runs != line.body["runs"]:
         text = f"the export had {line.body['runs']} runs, and {verdict.runs} are here"
+        raise wrong(Wrong.REMOVED, line.number, text)
+    if verdict.checkpoints != line.body["checkpoints"]:
+        text = (
+            f"the export had {line.body['checkpoints']} checkpoints, {verdict.checkpoints} are here"
+        )
         raise wrong(Wrong.REMOVED, line.number, text)
     if (verdict.rows, reading.summary) != (line.body["rows"], line.body["summary"]):
         raise wrong(Wrong.CHANGED, line.number, "runs of another export stand in this one")

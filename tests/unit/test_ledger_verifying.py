@@ -152,6 +152,11 @@ EDITS: dict[str, tuple[Edit, tuple[Wrong, str | None, int | None]]] = {
         lambda f: [f[0].replace('"number":1', '"number":2'), *f[1:]],
         (Wrong.NOT_SIGNED, None, None),
     ),
+    "the last checkpoint removed": (lambda f: f[1:], (Wrong.REMOVED, None, None)),
+    "a checkpoint further down": (
+        lambda f: [f[1], f[0], *f[2:]],
+        (Wrong.CHANGED, None, None),
+    ),
     "no JSON": (lambda f: [*f[:3], f[3][:-9], *f[4:]], (Wrong.UNREADABLE, None, None)),
     "a name twice": (
         lambda f: [*f[:3], f[3].replace('"seq":2', '"seq":2,"seq":2'), *f[4:]],
