@@ -16,7 +16,7 @@ from activities import trail
 from ledger.stops import Scope, Stop
 from runlane import reading
 from runlane.client_ledger import ClientLedger
-from runlane.errors import InvalidRequest, LedgerUnreachable, NotFound, RunEnded
+from runlane.errors import InvalidRequest, LedgerUnreachable, LedgerUnusable, NotFound, RunEnded
 from runlane.person import person
 from runlane.rpc import explained
 from runlane.settings import Settings
@@ -46,6 +46,8 @@ class Ordered:
     """The one that stands."""
     is_new: bool
     """False: it stood already, and stands as it was."""
+    unused: str | None = None
+    """Said where no worker has made the ledger in which it stands: perhaps theirs is another."""
 
 
 class Stops:
@@ -101,9 +103,16 @@ class Stops:
         event = trail.control(
             what="stop", scope=str(wanted), by=wanted.by, reason=wanted.reason, at=wanted.since
         )
-        async with (await self._ledger()).opened() as ledger:
+        place = await self._ledger()
+        unused = None
+        try:
+            await place.check_there()
+        except LedgerUnusable as error:
+            # It may be meant for workers that are yet to start.
+            unused = error.message
+        async with place.opened() as ledger:
             stands = await ledger.stops.stop(wanted, [event])
-        return Ordered(stands, is_new=stands == wanted)
+        return Ordered(stands, is_new=stands == wanted, unused=unused)
 
     async def resume(
         self,

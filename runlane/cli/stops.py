@@ -54,6 +54,8 @@ def _stop(
     async def work() -> int:
         ordered = await _stops().stop(all=all, tool=tool, run_id=run, reason=reason)
         stop = ordered.stop
+        if ordered.unused is not None:
+            output.note(f"Perhaps no worker obeys this. {output.safe(ordered.unused)}")
         if session.wants_json():
             output.document({**_as_json(stop), "new": ordered.is_new})
             return int(ExitCode.DONE)

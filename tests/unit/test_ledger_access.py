@@ -154,3 +154,14 @@ async def test_what_stands_in_a_ledger_is_not_looked_up_in_an_empty_one(tmp_path
 
     await (await open_ledger(Settings(data_dir=tmp_path))).close()
     await place.check_there()
+
+
+async def test_a_stop_that_no_worker_may_see_says_so(tmp_path: Path) -> None:
+    """It is taken, for workers that are yet to start."""
+    stops = Stops(Settings(data_dir=tmp_path, person="ann"))
+    first = await stops.stop(all=True, reason="wrong price list")
+    second = await stops.stop(tool="refund", reason="the bank answers twice")
+
+    assert str(tmp_path / "ledger.db") in (first.unused or "")
+    assert second.unused is None
+    assert 2 == len(await stops.list())
