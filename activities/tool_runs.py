@@ -25,6 +25,7 @@ from activities.contract import canonical_arguments
 from activities.decision import Verifier
 from activities.tools import (
     Busy,
+    Call,
     Called,
     CallInput,
     Facts,
@@ -226,24 +227,34 @@ class ToolRun:
         )
         tries, pause = self._toolbox.tries(call.name), _FIRST_PAUSE
         for number in range(1, tries):
-            ran = await self._toolbox.run(call, facts)
+            ran = await self._try(call, facts)
             if ran.is_final:
                 return ran
             self._progress["failure"] = f"{ran.error}, try {number} of {tries}"
             await asyncio.sleep(pause)
             await self._may_try_again()
             pause = min(pause * 2, _LONGEST_PAUSE)
-        return await self._toolbox.run(call, facts)
+        return await self._try(call, facts)
+
+    async def _try(self, call: Call, facts: Facts) -> Ran:
+        try:
+            return await self._toolbox.run(call, facts)
+        except Busy:
+            self._leave_alive()
+            raise
 
     async def _may_try_again(self) -> None:
         try:
             await stops.check(self._ledger, self._run_id, self._input.call.name)
             await self._is_ours()
         except ApplicationError:
-            # This attempt ends here, and no worker has died of the tool.
-            self._progress["begun"] = self._deaths
-            activity.heartbeat(self._progress)
+            self._leave_alive()
             raise
+
+    def _leave_alive(self) -> None:
+        """Say that this attempt ends here, and that no worker has died of the tool."""
+        self._progress["begun"] = self._deaths
+        activity.heartbeat(self._progress)
 
     async def _is_ours(self) -> None:
         """Go on only if no other attempt has begun, as where this worker stood still for long."""
