@@ -15,7 +15,14 @@ from activities.decision import (
 )
 from activities.tools import Rule
 from workflows import answers
-from workflows.approval import Approval, StandingApproval, claimant, deadline, is_asked
+from workflows.approval import (
+    Approval,
+    StandingApproval,
+    asked_groups,
+    claimant,
+    deadline,
+    is_asked,
+)
 from workflows.contract import DecisionView, ReceiptStatus, ToolOutputMessage
 from workflows.state import OpenCall, RunState
 
@@ -165,7 +172,9 @@ def _of_person(
 ) -> _Refusal | None:
     by = decision.by
     if not is_asked(rule, approval, decision):
-        return DecisionStatus.NOT_ALLOWED, f"{by} is none of those who may decide now."
+        asked = [*rule.approvers, *(f"the group {each}" for each in asked_groups(rule, approval))]
+        who = ", ".join(asked)
+        return DecisionStatus.NOT_ALLOWED, f"{by} is none of those who may decide now: {who}."
     is_own = requested_by is not None and same_person(by, requested_by)
     if is_own and not rule.requester_may_approve and decision.kind in _GIVES:
         return DecisionStatus.NOT_ALLOWED, f"{by} asked for this run; somebody else must decide."

@@ -77,7 +77,8 @@ def _export(
         if session.wants_json():
             output.document({"object": "audit_export", "runs": done.runs, "rows": done.rows})
         else:
-            output.note(f"Exported {done.rows:,} rows of {done.runs:,} runs.")
+            runs = output.counted(done.runs, "run")
+            output.note(f"Exported {output.counted(done.rows, 'row')} of {runs}.")
             output.note("Verify with:  runlane audit verify FILE --key PUB  (runlane audit key)")
         return int(ExitCode.DONE)
 
@@ -114,8 +115,9 @@ def _verify(
     else:
         pruned = f"; of {verdict.pruned:,} of them only the end is kept" if verdict.pruned else ""
         output.say(
-            f"As it was signed: {verdict.rows:,} rows of {verdict.runs:,} runs{pruned}, "
-            f"{verdict.checkpoints:,} checkpoints, exported {verdict.exported_at}."
+            f"As it was signed: {output.counted(verdict.rows, 'row')} of "
+            f"{output.counted(verdict.runs, 'run')}{pruned}, "
+            f"{output.counted(verdict.checkpoints, 'checkpoint')}, exported {verdict.exported_at}."
         )
     raise typer.Exit(int(ExitCode.DONE if verdict.problem is None else ExitCode.OTHER))
 

@@ -62,8 +62,9 @@ async def _work(client: "Runlane", run: str | None, thread: str | None, *, yes: 
         return int(ExitCode.DONE)
     for each in erased:
         output.say(
-            f"Erased {output.safe(each.run_id)}: {each.contents} contents of the ledger, "
-            f"{each.executions} executions in Temporal, {each.files} payload files."
+            f"Erased {output.safe(each.run_id)}: {output.counted(each.contents, 'content')} of the "
+            f"ledger, {output.counted(each.executions, 'execution')} in Temporal, "
+            f"{output.counted(each.files, 'payload file')}."
         )
         if each.still_there:
             output.note("Temporal is still deleting it; the same command again looks after it.")

@@ -147,6 +147,11 @@ def moment(seconds: float | None) -> str:
     return "-" if seconds is None else format_moment(seconds)
 
 
+def counted(number: int, thing: str) -> str:
+    """Return a number and what it counts, in the plural where it isn't one."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def size(count: int | None) -> str:
     """Return a number of bytes for people."""
     if count is None:

@@ -146,7 +146,7 @@ async def test_two_of_a_group_must_approve(client: Client, simulator: SimulatorP
         assert [listed] == list(await approvals.list(group="desk"))
 
         for by, groups, told in (
-            ("bob", [], "none of those who may decide"),
+            ("bob", [], "none of those who may decide now: the group desk"),
             ("ann", desk, "ann asked for this run"),
         ):
             with pytest.raises(DecisionRefused, match=told) as refused:

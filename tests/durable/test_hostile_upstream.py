@@ -15,7 +15,7 @@ from activities.runs import RunActivities
 from runsapi import Assistants
 from tests.lab import QUICK, Lab, eventually
 from tests.simulator_process import SimulatorProcess
-from worker import build_workers
+from worker import build_workers, shut_down
 from workflows import progress
 from workflows.contract import AnswerOutcome, CancelRequest
 
@@ -102,8 +102,7 @@ def served(client: Client, simulator: SimulatorProcess) -> Callable[[Clone], Any
             try:
                 yield lab
             finally:
-                await asyncio.gather(*(worker.shutdown() for worker in workers))
-                await asyncio.gather(*serving)
+                await shut_down(workers, serving)
 
     return serve
 

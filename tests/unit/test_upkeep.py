@@ -154,7 +154,7 @@ def test_an_export_is_verified_by_the_public_key_alone(
     monkeypatch.delenv("RUNLANE_DATA_DIR")
     verify = ["audit", "verify", str(file), "--key", str(key)]
     assert 0 == run([*verify, "--checkpoints", str(directory / "second")])
-    assert "As it was signed: 3 rows of 1 run" in capsys.readouterr().out
+    assert "As it was signed: 3 rows of 1 run, 1 checkpoint, " in capsys.readouterr().out
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:2] + lines[3:]))
     assert 1 == run(verify)
