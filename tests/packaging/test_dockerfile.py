@@ -118,7 +118,12 @@ def test_compose_asks_for_health_as_the_image_does() -> None:
     """A worker's health is looked at in one way, on the port where it is served."""
     check = IMAGE.last("HEALTHCHECK")
     command = re.sub(r"^.*\bCMD ", "", check)
-    names = ("POSTGRES_PASSWORD", "LEDGER_PASSWORD", "RUNLANE_ENCRYPTION_KEYS", "RUNLANE_CODEC_TOKEN")
+    names = (
+        "POSTGRES_PASSWORD",
+        "LEDGER_PASSWORD",
+        "RUNLANE_ENCRYPTION_KEYS",
+        "RUNLANE_CODEC_TOKEN",
+    )
     environ = dict.fromkeys(names, "-")
     worker = services(environ | {"RUNLANE_UPSTREAM_URL": "-"})["worker"]["healthcheck"]
 
