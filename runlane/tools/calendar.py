@@ -194,7 +194,7 @@ def _read_holidays(given: object) -> str | None:
         raise ValueError("must be a country, or a country and its subdivision: DE, DE-BY")
     try:
         _public_holidays(given, 2026)
-    except NotImplementedError:
+    except NotImplementedError:  # how `holidays` says that it knows no such place
         raise ValueError(
             f"names no country or subdivision whose public holidays are known: {given!r}"
         ) from None
