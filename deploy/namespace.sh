@@ -6,7 +6,7 @@ set -eu
 namespace=${TEMPORAL_NAMESPACE:-default}
 retention=${TEMPORAL_RETENTION:-30d}
 attributes="RunlaneStatus=Keyword RunlaneThread=Keyword RunlaneAssistant=Keyword
-    RunlaneCreated=Datetime RunlaneBlocked=Keyword"
+    RunlaneCreated=Datetime RunlaneBlocked=Keyword RunlaneOwner=Keyword"
 
 # A new namespace is known to all parts of the server after ten seconds or so.
 persist() {

@@ -47,6 +47,8 @@ class ListQuery:
     order: _Order = "desc"
     blocked: bool | str = False
     """Only blocked runs: of all kinds, or of the one that is named."""
+    owner: str | None = None
+    """None: everybody's."""
 
     def check(self) -> None:
         """Refuse what can't be listed.
@@ -383,6 +385,8 @@ def _filter(query: ListQuery) -> str:
     parts = [_OURS]
     if query.thread_id is not None:
         parts.append(f"{search_attributes.THREAD.name} = {quoted(query.thread_id)}")
+    if query.owner is not None:
+        parts.append(f"{search_attributes.OWNER.name} = {quoted(query.owner)}")
     if query.status is not None:
         has_it = f"{search_attributes.STATUS.name} = {quoted(query.status)}"
         # What Temporal ended kept the status it had; such a run counts as failed.

@@ -209,6 +209,7 @@ class Runs:
         order: Literal["asc", "desc"] = "desc",
         blocked: bool | str = False,
         all_ages: bool = False,
+        owner: str | None = None,
     ) -> RunList:
         """List runs by creation: `await` it for a page, or iterate over all (`async for`).
 
@@ -224,13 +225,14 @@ class Runs:
             order: by creation, `asc` or `desc`.
             blocked: only blocked runs: of all kinds, or of the one that is named.
             all_ages: from the ledger: also runs that Temporal has forgotten.
+            owner: only this owner's; default: everybody's.
 
         Raises:
             InvalidRequest: a parameter is out of its range.
             RunNotFound: when fetched, there is no run as `after` or `before` names it.
             LedgerUnreachable: when fetched with `all_ages`, the ledger doesn't answer.
         """
-        query = ListQuery(thread_id, status, limit, after, before, order, blocked)
+        query = ListQuery(thread_id, status, limit, after, before, order, blocked, owner)
         if all_ages:
             ledger = ClientLedger(self._settings, self._client)
             return RecordedList(self._client, ledger, query)

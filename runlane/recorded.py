@@ -91,6 +91,7 @@ async def fetch_page(client: Client, ledger: ClientLedger, query: ListQuery) -> 
 
 async def _records(ledger: Ledger, query: ListQuery) -> tuple[Sequence[RunRecord], bool]:
     asked = RunQuery(
+        owner=query.owner,
         thread_id=query.thread_id,
         status=query.status,
         limit=query.limit,
@@ -135,5 +136,5 @@ def _view(record: RunRecord) -> RunView:
     known_at = (ended or record.updated_at).timestamp()
     return RunView(
         run=Run.model_validate(fields),
-        runlane=RunlaneView(known_at=known_at, uncertain=uncertain),
+        runlane=RunlaneView(owner=record.owner, known_at=known_at, uncertain=uncertain),
     )

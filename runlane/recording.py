@@ -133,6 +133,7 @@ class Recorder:
         usage = run.usage
         record = RunRecord(
             run_id=closed.id,
+            owner=view.runlane.owner,
             thread_id=run.thread_id or None,
             assistant_id=run.assistant_id or None,
             status=str(run.status),

@@ -160,7 +160,7 @@ def first_view(run_id: str, request: RunRequest) -> RunView:
             "tools": request.params.get("tools") or [],
         }
     )
-    return RunView(run=run, runlane=RunlaneView(deadline_at=deadline_at))
+    return RunView(run=run, runlane=RunlaneView(owner=request.owner, deadline_at=deadline_at))
 
 
 def checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:

@@ -19,6 +19,7 @@ THREAD = SearchAttributeKey.for_keyword("RunlaneThread")
 ASSISTANT = SearchAttributeKey.for_keyword("RunlaneAssistant")
 CREATED = SearchAttributeKey.for_datetime("RunlaneCreated")
 BLOCKED = SearchAttributeKey.for_keyword("RunlaneBlocked")
+OWNER = SearchAttributeKey.for_keyword("RunlaneOwner")
 
 TYPES: Mapping[str, str] = {
     STATUS.name: "Keyword",
@@ -26,6 +27,7 @@ TYPES: Mapping[str, str] = {
     ASSISTANT.name: "Keyword",
     CREATED.name: "Datetime",
     BLOCKED.name: "Keyword",
+    OWNER.name: "Keyword",
 }
 """Name and type, as Temporal's command line spells them."""
 

@@ -116,6 +116,7 @@ def _view(
     return RunView(
         run=Run.model_validate(fields),
         runlane=RunlaneView(
+            owner=_attribute(execution, search_attributes.OWNER.name),
             blocked=_blocked(execution),
             uncertain=ended,
             pending=pending,
@@ -147,14 +148,15 @@ def created_at(execution: WorkflowExecution, memo: RequestMemo | None = None) ->
 
 def first_attributes(request: RunRequest) -> TypedSearchAttributes:
     """Return the search attributes with which a run starts."""
-    return TypedSearchAttributes(
-        [
-            SearchAttributePair(search_attributes.STATUS, str(RunStatus.QUEUED)),
-            SearchAttributePair(search_attributes.THREAD, request.thread_id),
-            SearchAttributePair(search_attributes.ASSISTANT, request.params["assistant_id"]),
-            SearchAttributePair(search_attributes.CREATED, created_attribute(request.created_at)),
-        ]
-    )
+    pairs: list[SearchAttributePair[Any]] = [
+        SearchAttributePair(search_attributes.STATUS, str(RunStatus.QUEUED)),
+        SearchAttributePair(search_attributes.THREAD, request.thread_id),
+        SearchAttributePair(search_attributes.ASSISTANT, request.params["assistant_id"]),
+        SearchAttributePair(search_attributes.CREATED, created_attribute(request.created_at)),
+    ]
+    if request.owner:
+        pairs.append(SearchAttributePair(search_attributes.OWNER, request.owner))
+    return TypedSearchAttributes(pairs)
 
 
 def created_attribute(seconds: float) -> datetime:

@@ -437,6 +437,8 @@ class UnreadableView(_Message):
 class RunlaneView(_Message):
     """What Runlane knows beyond the protocol's own Run object; the key `runlane` in JSON."""
 
+    owner: str = ""
+    """Whose run it is; empty where it was created without a token."""
     upstream: UpstreamView | None = None
     upstream_run_id: str | None = None
     attempt: int = 0

@@ -33,6 +33,7 @@ def run_view(run_id: str, request: RunRequest, state: RunState) -> RunView:
     return RunView(
         run=seed_run(run_id, request, state),
         runlane=RunlaneView(
+            owner=request.owner,
             upstream=state.upstream,
             upstream_run_id=None if state.run is None else state.run.id,
             attempt=state.attempt,

@@ -1,0 +1,79 @@
+"""What the routes of runs are sent and answer with, as the OpenAPI document describes it.
+
+The bodies are described loosely here and checked in full where every face's are, by
+`runlane.requests` and `runlane.receipts`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+
+from runsapi import Run, RunStep
+
+RunId = Annotated[str, Field(description="Id of a run of Runlane.", examples=["run_TZDCJ4EB"])]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+
+class RunCreate(_Body):
+    """The protocol's create body."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        hide_input_in_errors=True,
+        json_schema_extra={"examples": [{"assistant_id": "asst_orders"}]},
+    )
+
+    assistant_id: StrictStr = Field(min_length=1, max_length=255)
+    stream: StrictBool | None = None
+    metadata: dict[str, str] | None = None
+    tools: list[dict[str, Any]] | None = Field(default=None, max_length=20)
+    instructions: str | None = None
+
+
+class ThreadRunCreate(RunCreate):
+    """The protocol's body for a thread and a run on it."""
+
+    thread: dict[str, Any] | None = None
+
+
+class RunUpdate(_Body):
+    """The protocol's update body: the run's metadata is replaced."""
+
+    metadata: dict[str, str] | None = None
+
+
+class ToolOutput(_Body):
+    """The output of one tool call."""
+
+    tool_call_id: StrictStr = ""
+    output: StrictStr = ""
+
+
+class ToolOutputsSubmit(_Body):
+    """The protocol's submit body: all outputs that are asked for, in one request."""
+
+    tool_outputs: list[ToolOutput]
+    stream: StrictBool | None = None
+
+
+class RunPage(BaseModel):
+    """A page of runs."""
+
+    object: Literal["list"] = "list"
+    data: list[Run]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool
+
+
+class StepPage(BaseModel):
+    """A page of a run's steps."""
+
+    object: Literal["list"] = "list"
+    data: list[RunStep]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool
