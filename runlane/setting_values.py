@@ -23,6 +23,8 @@ WEBHOOK_SECRET_BYTES = (24, 64)
 MAX_WEBHOOKS = 10
 
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HEADER = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+_NO_PERSON = ("authorization", "api-key", "host", "origin", "content-type", "content-length")
 _HIGHEST_PORT = 65_535
 _LONGEST_NUMBER = 9
 
@@ -102,8 +104,21 @@ def path(_variable: str, text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def url(variable: str, text: str | None) -> str | None:
-    """Read a base URL; the text itself is not repeated, for it may hold a password."""
+def url(
+    variable: str,
+    text: str | None,
+    *,
+    key: str = "put the key into RUNLANE_UPSTREAM_API_KEY",
+    query: str = "put a version into RUNLANE_UPSTREAM_API_VERSION",
+) -> str | None:
+    """Read a base URL; the text itself is not repeated, for it may hold a password.
+
+    Args:
+        variable: its name.
+        text: what it holds.
+        key: what to do with credentials that stand in it.
+        query: what to do with a query that stands in it.
+    """
     if text is None:
         return None
     try:
@@ -116,14 +131,26 @@ def url(variable: str, text: str | None) -> str | None:
     if not usable:
         raise SettingsError(variable, "not a URL of the form https://host[:port][/path].")
     if parts.username is not None or parts.password is not None:
-        raise SettingsError(
-            variable, "holds credentials; put the key into RUNLANE_UPSTREAM_API_KEY."
-        )
+        raise SettingsError(variable, f"holds credentials; {key}.")
     if parts.query or parts.fragment:
-        raise SettingsError(
-            variable, "ends in a query; put a version into RUNLANE_UPSTREAM_API_VERSION."
-        )
+        raise SettingsError(variable, f"ends in a query; {query}.")
     return text.rstrip("/")
+
+
+def api_url(variable: str, text: str | None) -> str | None:
+    """Read the base URL of Runlane's API, with or without its `/v1`; it is returned with it."""
+    found = url(variable, text, key="put the token into RUNLANE_TOKEN", query="take it away")
+    return None if found is None else f"{found.removesuffix('/v1')}/v1"
+
+
+def header_name(variable: str, text: str | None) -> str | None:
+    """Read the name of a header that a proxy sets; in small letters."""
+    if text is None:
+        return None
+    found = text.lower()
+    if not _HEADER.fullmatch(found) or found in _NO_PERSON:
+        raise SettingsError(variable, f"{text!r} is not a header that can name a person.")
+    return found
 
 
 def webhook_urls(variable: str, text: str | None) -> tuple[str, ...]:

@@ -84,6 +84,10 @@ class Settings:
     | `RUNLANE_WEBHOOK_SECRET_FILE` | a file that holds it; not together with the former |
     | `RUNLANE_DEPLOYMENT_NAME` | of Temporal's worker deployment, for versioned workers |
     | `RUNLANE_BUILD_ID` | this worker's version in it; both or none |
+    | `RUNLANE_API_URL` | base URL of Runlane's API, through which commands then decide and stop |
+    | `RUNLANE_TOKEN` | the token that they show it |
+    | `RUNLANE_TOKEN_FILE` | a file that holds it; not together with the former |
+    | `RUNLANE_TRUSTED_USER_HEADER` | a header in which a proxy names the person to the API |
     """
 
     upstream_url: str | None = None
@@ -137,6 +141,13 @@ class Settings:
     deployment_name: str | None = None
     build_id: str | None = None
     """None, as is the deployment's name: the worker is not versioned."""
+    api_url: str | None = None
+    """With `/v1` at its end. None: commands do their work by themselves."""
+    token: str | None = field(default=None, repr=False)
+    """As given inline; ask `read_token`, which knows the file too."""
+    token_file: Path | None = None
+    trusted_user_header: str | None = None
+    """In small letters. None: whatever a proxy says of persons is not listened to."""
 
     @property
     def poll_task_queue(self) -> str:
@@ -193,6 +204,17 @@ class Settings:
             return self.database_url
         variable = "RUNLANE_DATABASE_URL_FILE"
         return values.database_url(variable, values.secret_file(variable, self.database_url_file))
+
+    def read_token(self) -> str | None:
+        """The token for Runlane's API; None when none is set.
+
+        Raises:
+            SettingsError: the file can't be read or is empty.
+        """
+        if self.token_file is None:
+            return self.token
+        variable = "RUNLANE_TOKEN_FILE"
+        return values.header_value(variable, values.secret_file(variable, self.token_file))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -251,6 +273,10 @@ class Settings:
             webhook_secret_file=read("RUNLANE_WEBHOOK_SECRET_FILE", values.path),
             deployment_name=value.get("RUNLANE_DEPLOYMENT_NAME"),
             build_id=value.get("RUNLANE_BUILD_ID"),
+            api_url=read("RUNLANE_API_URL", values.api_url),
+            token=read("RUNLANE_TOKEN", values.header_value),
+            token_file=read("RUNLANE_TOKEN_FILE", values.path),
+            trusted_user_header=read("RUNLANE_TRUSTED_USER_HEADER", values.header_name),
         )
 
 
@@ -258,7 +284,7 @@ def _check_together(value: Mapping[str, str]) -> None:
     """Refuse values of which each is good, and both together contradict each other."""
     secrets = (
         "RUNLANE_UPSTREAM_API_KEY", "RUNLANE_ENCRYPTION_KEYS", "RUNLANE_WEBHOOK_SECRET",
-        "RUNLANE_DATABASE_URL",
+        "RUNLANE_DATABASE_URL", "RUNLANE_TOKEN",
     )  # fmt: skip
     for name in secrets:
         if name in value and f"{name}_FILE" in value:

@@ -64,6 +64,9 @@ def test_every_variable_reaches_its_field() -> None:
             "RUNLANE_WEBHOOK_SECRET": WEBHOOK_SECRET,
             "RUNLANE_DEPLOYMENT_NAME": "runlane",
             "RUNLANE_BUILD_ID": "2026-11-22",
+            "RUNLANE_API_URL": "http://127.0.0.1:8400/",
+            "RUNLANE_TOKEN": "rl_1",
+            "RUNLANE_TRUSTED_USER_HEADER": "X-Forwarded-User",
         }
     )
 
@@ -97,6 +100,9 @@ def test_every_variable_reaches_its_field() -> None:
         webhook_secrets=(WEBHOOK_SECRET,),
         deployment_name="runlane",
         build_id="2026-11-22",
+        api_url="http://127.0.0.1:8400/v1",
+        token="rl_1",
+        trusted_user_header="x-forwarded-user",
     )
     assert expected == settings
     assert "night-poll" == settings.poll_task_queue
@@ -169,6 +175,10 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("RUNLANE_PERSON", "ann\x1b[2J"),
         ("RUNLANE_GROUPS", "desk," + "x" * 256),
         ("RUNLANE_GROUPS", ",".join(f"g{n}" for n in range(101))),
+        ("RUNLANE_API_URL", "http://me:secret@127.0.0.1:8400"),
+        ("RUNLANE_TOKEN", "sec\nret"),
+        ("RUNLANE_TRUSTED_USER_HEADER", "x forwarded user"),
+        ("RUNLANE_TRUSTED_USER_HEADER", "Authorization"),
     ],
 )
 def test_a_bad_value_names_its_variable(variable: str, value: str) -> None:
@@ -207,6 +217,7 @@ def test_a_bad_value_names_its_variable(variable: str, value: str) -> None:
             {"RUNLANE_WEBHOOK_SECRET": WEBHOOK_SECRET, "RUNLANE_WEBHOOK_SECRET_FILE": "/k"},
             "RUNLANE_WEBHOOK_SECRET_FILE",
         ),
+        ({"RUNLANE_TOKEN": "rl_1", "RUNLANE_TOKEN_FILE": "/k"}, "RUNLANE_TOKEN_FILE"),
         ({"RUNLANE_DEPLOYMENT_NAME": "runlane"}, "RUNLANE_BUILD_ID"),
         ({"RUNLANE_BUILD_ID": "1"}, "RUNLANE_DEPLOYMENT_NAME"),
     ],
@@ -224,6 +235,7 @@ def test_the_key_is_never_printed() -> None:
             "RUNLANE_UPSTREAM_API_KEY": "hush-hush",
             "RUNLANE_ENCRYPTION_KEYS": f"a:{KEY}",
             "RUNLANE_CODEC_TOKEN": "hush-hush-too",
+            "RUNLANE_TOKEN": "rl_hush-hush",
             "RUNLANE_DATABASE_URL": "postgresql://me:hush-hush@db/ledger",
             "RUNLANE_WEBHOOK_URL": "https://a.test/hush-hush",
             "RUNLANE_WEBHOOK_SECRET": WEBHOOK_SECRET,
@@ -231,6 +243,7 @@ def test_the_key_is_never_printed() -> None:
     )
 
     assert "hush-hush" == settings.read_upstream_api_key()
+    assert "rl_hush-hush" == settings.read_token()
     assert "hush-hush" not in repr(settings)
     assert "kkkk" not in repr(settings)
     assert "kkkk" not in repr(settings.encryption_keys)
