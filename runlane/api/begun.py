@@ -1,6 +1,8 @@
 """Which run keeps a thread from another one, and from messages."""
 
+import asyncio
 import time
+from weakref import WeakValueDictionary
 
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -22,6 +24,15 @@ class Begun:
     def __init__(self) -> None:
         """Know of none."""
         self._runs: dict[str, tuple[str, float]] = {}
+        self._turns = WeakValueDictionary[str, asyncio.Lock]()
+
+    def turn(self, thread_id: str) -> asyncio.Lock:
+        """Return what lets one request after the other begin something on a thread.
+
+        Of two processes each may begin a run in the same moment. The later one then waits,
+        `queued`, until the upstream's own lock is free.
+        """
+        return self._turns.setdefault(thread_id, asyncio.Lock())
 
     def note(self, thread_id: str, run_id: str) -> None:
         """Remember one."""
@@ -49,13 +60,14 @@ class Begun:
                     return run_id
         return None
 
-    async def digest(self, client: Client, run_id: str, owner: str) -> str | None:
-        """Return the digest of the request that began a run of this owner's; None: another's."""
-        with explained(client):
-            description = await reading.describe(client, run_id)
-            memo = await request_memo(description)
-        theirs = description.typed_search_attributes.get(search_attributes.OWNER) or ""
-        return memo.digest if memo is not None and theirs == owner else None
+
+async def digest(client: Client, run_id: str, owner: str) -> str | None:
+    """Return the digest of the request that began a run of this owner's; None: another's."""
+    with explained(client):
+        description = await reading.describe(client, run_id)
+        memo = await request_memo(description)
+    theirs = description.typed_search_attributes.get(search_attributes.OWNER) or ""
+    return memo.digest if memo is not None and theirs == owner else None
 
 
 async def _lives(client: Client, run_id: str) -> bool:

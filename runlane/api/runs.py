@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from runlane import requests
 from runlane.api import presenting, refusals, streams
 from runlane.api.access import Operator, Principal, Reader
+from runlane.api.begun import digest
 from runlane.api.bodies import (
     RunCreate,
     RunPage,
@@ -271,26 +272,29 @@ async def _begun(
     is_retry: bool,
 ) -> RunView:
     """Start the run, unless the thread's last one lives or the key has its run already."""
+    client = services.runlane.temporal
     asked = requests.asked(thread_id, params, owner=asking.person, requested_by=asking.person)
     own = None if key is None else derive_run_id(asking.person, key)
-    living = await services.begun.living(services.runlane.temporal, thread_id)
-    if living is not None and living != own:
-        same = await services.begun.digest(services.runlane.temporal, living, asking.person)
-        # An SDK sends a request again whose answer it missed, and has no key to say so.
-        if is_retry and own is None and same == asked.request.digest():
-            return await services.runlane.runs.view(living)
-        raise refusals.thread_busy(thread_id, living)
-    try:
-        view = await services.runlane.runs.create_view(
-            thread_id,
-            params,
-            owner=asking.person,
-            requested_by=asking.person,
-            idempotency_key=key,
-        )
-    except KeyReused as error:
-        raise refusals.Refusal(error.message, param="Idempotency-Key", code=error.code) from None
-    services.begun.note(thread_id, view.run.id)
+    async with services.begun.turn(thread_id):
+        living = await services.begun.living(client, thread_id)
+        if living is not None and living != own:
+            # An SDK sends a request again whose answer it missed, and has no key to say so.
+            same = is_retry and own is None
+            if same and asked.request.digest() == await digest(client, living, asking.person):
+                return await services.runlane.runs.view(living)
+            raise refusals.thread_busy(thread_id, living)
+        try:
+            view = await services.runlane.runs.create_view(
+                thread_id,
+                params,
+                owner=asking.person,
+                requested_by=asking.person,
+                idempotency_key=key,
+            )
+        except KeyReused as error:
+            text = error.message
+            raise refusals.Refusal(text, param="Idempotency-Key", code=error.code) from None
+        services.begun.note(thread_id, view.run.id)
     return view
 
 
