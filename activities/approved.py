@@ -14,7 +14,6 @@ from activities.decision import (
     Verifier,
     check,
     may_decide,
-    same_person,
 )
 from activities.tools import Rule
 
@@ -48,19 +47,19 @@ def approved(
     Raises:
         NotApproved: they don't let it run.
     """
-    people: list[str] = []
+    counting: list[Decision] = []
     for decision in decisions:
         problem = _problem(decision, verifier, run_id, rule)
         if problem is not None:
             raise NotApproved(problem)
-        if not any(same_person(decision.by, each) for each in people):
-            people.append(decision.by)
-    if len(people) < rule.approvals:
-        raise NotApproved(f"{len(people)} of {rule.approvals} people have approved the call.")
+        if not any(decision.may_repeat(each) for each in counting):
+            counting.append(decision)
+    if len(counting) < rule.approvals:
+        raise NotApproved(f"{len(counting)} of {rule.approvals} people have approved the call.")
     edited = {decision.arguments for decision in decisions}
     if len(edited) > 1:
         raise NotApproved("People have approved different arguments.")
-    return Approved(people, [each.id for each in decisions], edited.pop())
+    return Approved([each.by for each in counting], [each.id for each in decisions], edited.pop())
 
 
 def _problem(decision: Decision, verifier: Verifier, run_id: str, rule: Rule) -> str | None:

@@ -90,6 +90,8 @@ class Decision(_Model):
     """What took it: `cli`, `python`, `api`."""
     token: str | None = None
     """The name of the token by which the face knew the person; never the token."""
+    token_made_by: str | None = None
+    """Whoever made that token, where it is somebody else: they may have kept it."""
     shown: str | None = None
     """Digest of what the face showed the person."""
     key_id: str = ""
@@ -102,7 +104,7 @@ class Decision(_Model):
 
         So a signature can be verified after the contents were erased.
         """
-        return {
+        signed = {
             "id": self.id,
             "kind": self.kind.value,
             "run_id": self.run_id,
@@ -121,6 +123,23 @@ class Decision(_Model):
             "shown": self.shown,
             "key_id": self.key_id,
         }
+        if self.token_made_by is not None:
+            # Only then: what was signed before there was this field must verify as it did.
+            signed["token_made_by"] = self.token_made_by
+        return signed
+
+    def is_from(self, person: str) -> bool:
+        """Tell whether a person may have said this: it is theirs, or they made its token."""
+        maker = self.token_made_by
+        return same_person(self.by, person) or (maker is not None and same_person(maker, person))
+
+    def may_repeat(self, other: "Decision") -> bool:
+        """Tell whether one person may have said this and another decision, so that they count once.
+
+        Two tokens that a third person made are two people's all the same: whoever makes the tokens
+        says who people are.
+        """
+        return self.is_from(other.by) or other.is_from(self.by)
 
 
 class DecisionStatus(StrEnum):
@@ -209,6 +228,16 @@ def may_decide(person: str, groups: Iterable[str], approvers: list[str], asked: 
     return not (approvers or asked) or person in approvers or not set(asked).isdisjoint(groups)
 
 
+def asked_for_it(decision: Decision) -> str:
+    """Say that a decision is the word of whoever asked for the run, to whom it is not left."""
+    if decision.token_made_by is None:
+        return f"{decision.by} asked for this run; somebody else must decide."
+    return (
+        f"{decision.by} or {decision.token_made_by}, who made the token, asked for this run; "
+        "somebody else must decide."
+    )
+
+
 def same_person(one: str, other: str) -> bool:
     """Tell whether two names are one person's: nobody may approve twice by another spelling.
 
@@ -233,8 +262,9 @@ def _check_names(decision: Decision) -> None:
     for field in ("face", "key_id", "signature"):
         if getattr(decision, field):
             _name(field, getattr(decision, field))
-    if decision.token is not None:
-        _name("token", decision.token)
+    for field in ("token", "token_made_by"):
+        if getattr(decision, field) is not None:
+            _name(field, getattr(decision, field))
     for field in ("arguments_digest", "tool_digest", "shown"):
         value = getattr(decision, field)
         if value is not None and not _DIGEST.fullmatch(value):

@@ -16,6 +16,7 @@ from activities.decision import (
     DecisionKind,
     InvalidDecision,
     Verifier,
+    asked_for_it,
     check,
     may_decide,
     same_person,
@@ -181,7 +182,7 @@ class DecisionActivities:
         if not may_decide(decision.by, decision.groups, rule.approvers, input.asked):
             return "not_allowed", f"{decision.by} is none of those who may decide."
         if _is_own(input):
-            return "not_allowed", f"{decision.by} asked for this run; somebody else must decide."
+            return "not_allowed", asked_for_it(decision)
         return None
 
     async def _problem_of_arguments(self, input: VerifyInput) -> tuple[str, str] | None:
@@ -302,6 +303,7 @@ def _event(input: VerifyInput, refused: str | None = None) -> Event:
             "groups": decision.groups,
             "face": decision.face,
             "token": decision.token,
+            "token_made_by": decision.token_made_by,
             "key": decision.key_id,
             "signature": decision.signature,
             "for_rest_of_run": decision.for_rest_of_run or None,
@@ -311,11 +313,11 @@ def _event(input: VerifyInput, refused: str | None = None) -> Event:
 
 
 def _is_own(input: VerifyInput) -> bool:
-    by, asker = input.decision.by, input.requested_by
+    asker = input.requested_by
     gives = input.decision.kind in (*_SETTLES, DecisionKind.CLAIM)
     if asker is None or not gives or input.rule.requester_may_approve:
         return False
-    return same_person(by, asker)
+    return input.decision.is_from(asker)
 
 
 def _instant(at: float) -> datetime:

@@ -9,6 +9,7 @@ from activities.decision import (
     DecisionKind,
     DecisionReceipt,
     DecisionStatus,
+    asked_for_it,
     digest,
     may_decide,
     same_person,
@@ -67,7 +68,9 @@ def standing_of(state: RunState, decision: Decision) -> StandingApproval | None:
 
 def content(decision: Decision) -> str:
     """Return what tells a decision from another one under the same id, its signature included."""
-    return digest(decision.model_dump_json()) or ""
+    # Of a decision without the field it must be what it was before there was one.
+    left_out = {"token_made_by"} if decision.token_made_by is None else None
+    return digest(decision.model_dump_json(exclude=left_out)) or ""
 
 
 def _assessed(
@@ -175,9 +178,9 @@ def _of_person(
         asked = [*rule.approvers, *(f"the group {each}" for each in asked_groups(rule, approval))]
         who = ", ".join(asked)
         return DecisionStatus.NOT_ALLOWED, f"{by} is none of those who may decide now: {who}."
-    is_own = requested_by is not None and same_person(by, requested_by)
+    is_own = requested_by is not None and decision.is_from(requested_by)
     if is_own and not rule.requester_may_approve and decision.kind in _GIVES:
-        return DecisionStatus.NOT_ALLOWED, f"{by} asked for this run; somebody else must decide."
+        return DecisionStatus.NOT_ALLOWED, asked_for_it(decision)
     holder = claimant(approval, now)
     if decision.kind is DecisionKind.RELEASE:
         if holder is None:
@@ -206,9 +209,9 @@ def _of_kind(
 def _of_approval(
     call: OpenCall, rule: Rule, approval: Approval, decision: Decision
 ) -> _Refusal | None:
-    if any(same_person(by, decision.by) for by in approval.by):
-        message = f"{decision.by} has approved it already; another person must."
-        return DecisionStatus.NOT_ALLOWED, message
+    for given in approval.approvals:
+        if given.may_repeat(decision):
+            return DecisionStatus.NOT_ALLOWED, _approved_already(given, decision)
     if approval.approvals:
         first = approval.approvals[0]
         if first.arguments != decision.arguments:
@@ -244,6 +247,19 @@ def _digests(rule: Rule) -> tuple[str, str]:
 def _other_digest() -> _Refusal:
     message = "It was made on other arguments, or on another schema of the tool. Look again."
     return DecisionStatus.OTHER_DIGEST, message
+
+
+def _approved_already(given: Decision, decision: Decision) -> str:
+    if same_person(given.by, decision.by):
+        return f"{decision.by} has approved it already; another person must."
+    if decision.is_from(given.by):
+        maker, token = given.by, decision
+    else:
+        maker, token = decision.by, given
+    return (
+        f"{given.by} has approved it already, and {maker} made the token of {token.by}; "
+        "another person must."
+    )
 
 
 def _already(approval: Approval) -> str:

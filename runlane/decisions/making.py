@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from activities.decision import Decision, DecisionKind, InvalidDecision, check
+from activities.decision import Decision, DecisionKind, InvalidDecision, check, same_person
 from runlane.errors import InvalidRequest
 from workflows.contract import canonical_json
 
@@ -25,6 +25,7 @@ def make(
     for_rest_of_run: bool = False,
     face: str = "",
     token: str | None = None,
+    token_made_by: str | None = None,
     shown: str | None = None,
 ) -> Decision:
     """Return a decision that is yet to be signed.
@@ -43,11 +44,15 @@ def make(
         for_rest_of_run: with an approval: later calls of the tool too.
         face: `cli`, `python` or `api`.
         token: the name of the token by which the face knew the person.
+        token_made_by: whoever made it; not kept where that is the person.
         shown: digest of what the face showed.
 
     Raises:
         InvalidRequest: a field is malformed; the message names it and its limit.
     """
+    if token_made_by is not None and same_person(token_made_by, by):
+        # Workers of an older Runlane don't know the field, and so not such a signature.
+        token_made_by = None
     decision = Decision(
         id=f"dec_{secrets.token_hex(16)}",
         kind=kind,
@@ -64,6 +69,7 @@ def make(
         for_rest_of_run=for_rest_of_run,
         face=face,
         token=token,
+        token_made_by=token_made_by,
         shown=shown,
     )
     try:

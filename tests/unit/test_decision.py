@@ -55,6 +55,7 @@ def test_what_is_within_the_limits_is_taken(fields: dict[str, Any]) -> None:
         ({"by": "a\0b"}, "by"),
         ({"token": "\ud800"}, "token"),
         ({"token": ""}, "token"),
+        ({"token_made_by": ""}, "token_made_by"),
         ({"shown": "a page"}, "shown"),
         ({"arguments_digest": "sha256:no"}, "arguments_digest"),
         ({"tool_digest": ""}, "tool_digest"),
@@ -87,12 +88,38 @@ def test_every_field_is_signed() -> None:
     contents = {"note", "arguments", "output"}
     signed = {*Decision.model_fields} - contents - {"signature"}
 
-    assert {*decision().signable()} - signed == {
+    signable = {*decision(token_made_by="bob").signable()}
+    assert signable - signed == {
         "note_digest",
         "edited_arguments_digest",
         "output_digest",
     }
-    assert signed <= {*decision().signable()}
+    assert signed <= signable
+
+
+def test_who_made_the_token_is_signed_where_somebody_else_did() -> None:
+    """What was signed before there was such a field must verify as it did."""
+    assert "token_made_by" not in decision().signable()
+    assert "bob" == decision(token_made_by="bob").signable()["token_made_by"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "may"),
+    [
+        ({"by": "ada"}, {"by": "bob"}, False),
+        ({"by": "ada"}, {"by": "Ada"}, True),
+        ({"by": "ada"}, {"by": "bob", "token_made_by": "ADA"}, True),
+        ({"by": "bob", "token_made_by": "ada"}, {"by": "ada"}, True),
+        ({"by": "bob", "token_made_by": "ada"}, {"by": "ada", "token_made_by": "cid"}, True),
+        ({"by": "bob", "token_made_by": "ada"}, {"by": "cid", "token_made_by": "ada"}, False),
+    ],
+)
+def test_whoever_made_a_token_may_have_said_what_was_said_by_it(
+    one: dict[str, Any], other: dict[str, Any], may: bool
+) -> None:
+    """Two tokens of one maker are two people's, though: somebody must make the tokens."""
+    assert may is decision(**one).may_repeat(decision(**other))
+    assert may is decision(**other).may_repeat(decision(**one))
 
 
 def test_contents_are_signed_by_their_digests() -> None:

@@ -59,6 +59,7 @@ CHANGES = {
     "for_rest_of_run": True,
     "face": "api",
     "token": "root",
+    "token_made_by": "eve",
     "shown": OTHER,
 }
 
@@ -78,6 +79,16 @@ def test_a_changed_decision_is_refused(field: str, signer: Signer) -> None:
 
     assert refusal is not None
     assert "forged" in refusal
+
+
+def test_what_was_signed_before_tokens_had_makers_holds(signer: Signer) -> None:
+    """And who is called the maker of his own token is left out: older workers know no maker."""
+    told = made(token="laptop", token_made_by=" ADA")
+    before = {name: value for name, value in told.signable().items() if name != "token_made_by"}
+
+    assert before == told.signable()
+    assert told.token_made_by is None
+    assert "bob" == made(token="laptop", token_made_by="bob").token_made_by
 
 
 def test_another_key_proves_nothing(signer: Signer) -> None:

@@ -1,5 +1,6 @@
 """What a run makes of decisions, without Temporal."""
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -7,11 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from activities.decision import DecisionKind, DecisionStatus
-from tests.deciding import OTHER, add, assess, decide, decision, handled, output, rule, waiting
+from tests.deciding import (
+    ARGUMENTS,
+    OTHER,
+    TOOL,
+    add,
+    assess,
+    decide,
+    decision,
+    handled,
+    output,
+    rule,
+    waiting,
+)
 from workflows import answers, approvals, decided, view
 from workflows.approval import CLAIM_FOR
 from workflows.contract import AnswerOutcome, canonical_json
 from workflows.state import StopReason
+
+_OLD_FORM = (
+    '{"id":"dec_0000000000000001","kind":"approve","run_id":"run_1","tool_call_id":"call_1",'
+    f'"arguments_digest":"{ARGUMENTS}","tool_digest":"{TOOL}","by":"ada","groups":[],"at":1.0,'
+    '"note":null,"arguments":null,"output":null,"for_rest_of_run":false,"face":"","token":null,'
+    '"shown":null,"key_id":"","signature":"c2ln"}'
+)
+"""A decision's JSON before decisions named the maker of a token."""
 
 # What each kind does
 
@@ -214,6 +235,39 @@ def test_two_people_are_two_people() -> None:
     assert decide(state, decision(token="phone", by="Ada")) == "not_allowed"
     assert decide(state, decision(by="bob")) == "recorded"
     assert handled(state.calls[0]) == "worker"
+
+
+@pytest.mark.parametrize("maker_first", [True, False])
+def test_whoever_made_a_token_is_not_the_second_person_through_it(maker_first: bool) -> None:
+    """In neither order; the receipt says why. Somebody else is."""
+    state = waiting(approvals=2)
+    own, through = decision(), decision(by="bob", token="bob", token_made_by="Ada")
+    first, second = (own, through) if maker_first else (through, own)
+    decide(state, first)
+
+    receipt = approvals.assess(state, second, run_id="run_1", requested_by=None, now=1.0)
+
+    assert DecisionStatus.NOT_ALLOWED is receipt.status
+    assert "made the token of bob" in receipt.message
+    assert "people" == handled(state.calls[0])
+    assert "recorded" == decide(state, decision(by="cid", token="cid", token_made_by="eve"))
+    assert "worker" == handled(state.calls[0])
+
+
+@pytest.mark.parametrize("kind", ["approve", "answer", "claim"])
+def test_who_asked_does_not_approve_through_a_token_made_for_somebody(kind: str) -> None:
+    """Whoever makes a token may keep it."""
+    its = decision(kind, by="bob", token="bob", token_made_by="ada")
+
+    assert "not_allowed" == assess(waiting(), its, asker="ada")
+    assert "recorded" == assess(waiting(), its, asker="cid")
+
+
+def test_a_decision_without_a_maker_is_what_it_was() -> None:
+    """Its digest stands in the states of living runs, by which it is known when sent again."""
+    given = decision().model_copy(update={"id": "dec_0000000000000001"})
+
+    assert "sha256:" + hashlib.sha256(_OLD_FORM.encode()).hexdigest() == approvals.content(given)
 
 
 def test_all_approve_the_same_arguments() -> None:
