@@ -5,18 +5,16 @@ import ipaddress
 import json
 import os
 import secrets
-import signal
-import socket
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import uvicorn
 
 from runlane.codec_server import CodecServer
 from runlane.encryption import EncryptionCodec
-from runlane.errors import InvalidRequest, RunlaneError
+from runlane.errors import InvalidRequest
+from runlane.listening import Server, listener, url_of
 from runlane.monitoring import logs
 from runlane.settings import Settings
 from runlane.temporal import find_converter
@@ -93,52 +91,22 @@ async def _run(
         )
         raise InvalidRequest(text, param="RUNLANE_ENCRYPTION_KEYS", code="no_key")
     app = CodecServer(converter, token=door.token, origins=settings.codec_origins).app
-    with _listener(host, port) as listener:
-        name = f"[{host}]" if ":" in host else host
-        url = f"http://{name}:{listener.getsockname()[1]}"
-        server = _Server(
-            uvicorn.Config(
-                app,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=_GRACE_SECONDS,
-            )
+    with listener(host, port) as opened:
+        url = url_of(opened)
+        config = uvicorn.Config(
+            app,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
         )
 
-        def stop() -> None:
-            server.should_exit = True
+        def tell() -> None:
+            _tell(settings, door, url, codec.key_ids, as_json=as_json)
 
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop)
-        # The socket listens from here on: who asks before uvicorn accepts is answered then.
-        listener.listen(128)
-        _tell(settings, door, url, codec.key_ids, as_json=as_json)
-        await server.serve(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `_run`: uvicorn would raise them again after a clean end."""
-        yield
-
-
-@contextmanager
-def _listener(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            text = f"{host}:{port} can't be used: {reason}. Choose others with --host and --port."
-            raise RunlaneError(text, param="--port", code="port_taken") from None
-        yield listener
+        await Server(config, tell).serve_until_told(opened)
 
 
 def _tell(settings: Settings, door: _Door, url: str, key_ids: list[str], *, as_json: bool) -> None:
