@@ -36,8 +36,7 @@ from workflows.contract import VIEW_QUERY, WORKFLOW, RunlaneView, RunningTool, R
 
 RPC_TIMEOUT = timedelta(seconds=10)
 
-_GRACE = timedelta(milliseconds=100)
-_NO_ANSWER = frozenset(
+NO_ANSWER = frozenset(
     {
         RPCStatusCode.DEADLINE_EXCEEDED,
         RPCStatusCode.CANCELLED,
@@ -45,6 +44,9 @@ _NO_ANSWER = frozenset(
         RPCStatusCode.RESOURCE_EXHAUSTED,
     }
 )
+"""What Temporal says of a query where no worker has answered."""
+
+_GRACE = timedelta(milliseconds=100)
 _LOOKED_BACK = 50
 """Events read from a history's end in search of the last workflow task."""
 _HANDOVER = "Handover"
@@ -119,7 +121,7 @@ async def _view(
     except TimeoutError:
         return await _unanswered(client, description, None)
     except RPCError as error:
-        if error.status in _NO_ANSWER:
+        if error.status in NO_ANSWER:
             return await _unanswered(client, description, None)
         if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION):
             return None

@@ -27,6 +27,7 @@ from activities.notify import NotifyActivities
 from activities.runs import RunActivities
 from activities.tools import Toolbox
 from ledger import Ledger
+from runlane.reading import NO_ANSWER
 from runsapi import Assistants
 from tests.ledgers import new_directory, open_in
 from tests.simulator_process import SimulatorProcess
@@ -196,9 +197,17 @@ class LabRun:
         self.handle = handle
         self.id = handle.id
 
-    async def view(self) -> RunView:
-        """Ask the workflow."""
-        return await self.handle.query(RunWorkflow.view)
+    async def view(self, *, seconds: float = 40.0) -> RunView:
+        """Ask the workflow, and ask again where no worker has answered."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return await self.handle.query(RunWorkflow.view)
+            except RPCError as error:
+                # A worker that dies may take a question with it.
+                if error.status not in NO_ANSWER or time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(0.03)
 
     async def until(
         self, condition: Callable[[RunView], bool], *, seconds: float = 40.0
@@ -206,7 +215,7 @@ class LabRun:
         """Wait until the view fulfils the condition."""
         deadline = time.monotonic() + seconds
         while True:
-            view = await self.view()
+            view = await self.view(seconds=deadline - time.monotonic())
             if condition(view):
                 return view
             assert time.monotonic() < deadline, f"still {view.model_dump_json(indent=1)}"
