@@ -378,21 +378,30 @@ def submission(
     )  # fmt: skip
 
 
-def control(*, what: str, scope: str, by: str, reason: str | None, at: datetime) -> Event:
-    """Somebody has stopped work, or let it go on.
+def control(
+    *,
+    what: str,
+    scope: str,
+    by: str,
+    reason: str | None,
+    at: datetime,
+    facts: Mapping[str, Any] | None = None,
+) -> Event:
+    """Somebody has stopped work or let it go on, or has said who may ask the API.
 
     Args:
-        what: `stop` or `resume`.
+        what: `stop`, `resume`, `create` or `revoke`.
         scope: what it is about.
         by: the person.
         reason: theirs.
         at: when; with a zone.
+        facts: more, as JSON: what a token is for.
     """
     return _event(
         Kind.CONTROL,
         f"{what}:{scope}:{at.isoformat()}",
         at=at,
-        facts={"what": what, "scope": scope, "by": by},
+        facts={**(facts or {}), "what": what, "scope": scope, "by": by},
         contents={"note": reason},
     )
 

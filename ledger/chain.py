@@ -31,7 +31,7 @@ class Kind(StrEnum):
     EXECUTION = "execution"
     SUBMISSION = "submission"
     CONTROL = "control"
-    """A stop or a resume."""
+    """A stop or a resume; a token made or revoked."""
     ERASURE = "erasure"
 
 

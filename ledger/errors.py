@@ -6,6 +6,7 @@
     │   ├── KeyTaken
     │   ├── RunNotKnown
     │   ├── ApprovalSpent
+    │   ├── TokenNameTaken
     │   └── EventChanged
     └── SchemaError         the schema and this program don't fit; a person must act
         └── SchemaTooNew
@@ -40,6 +41,14 @@ class KeyTaken(LedgerRefused):
 
 class ApprovalSpent(LedgerRefused):
     """What people have approved lets the call run no more; the text says why."""
+
+
+class TokenNameTaken(LedgerRefused):
+    """Another token that isn't revoked has this name."""
+
+    def __init__(self, name: str) -> None:
+        """Name it."""
+        super().__init__(f"There is a token {name!r} already.")
 
 
 class RunNotKnown(LedgerRefused):

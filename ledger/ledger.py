@@ -20,6 +20,7 @@ from ledger.retention import Pruned, Retention, prune
 from ledger.runs import Runs
 from ledger.signing import Signer
 from ledger.stops import Stops
+from ledger.tokens import Tokens
 
 
 class Ledger:
@@ -39,6 +40,7 @@ class Ledger:
         self.approvals = Approvals(database, self.contents)
         self.decisions = Decisions(database, self.contents)
         self.stops = Stops(database, self.contents)
+        self.tokens = Tokens(database, self.contents)
 
     @property
     def location(self) -> Location:

@@ -20,7 +20,7 @@ from ledger.database import Database
 from ledger.tables import stops
 
 TRAIL = "control"
-"""Whose audit trail it is where it isn't a run's: stops and resumes."""
+"""Whose audit trail it is where it isn't a run's: stops and resumes, and tokens."""
 
 
 class Scope(StrEnum):

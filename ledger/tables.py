@@ -219,3 +219,21 @@ stops = Table(
     Column("reason", _name(), nullable=False),
     Column("since", Instant, nullable=False),
 )
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("digest", _digest(), primary_key=True),
+    Column("name", _name(), nullable=False),
+    Column("person", _name(), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("groups", Text, nullable=False),
+    Column("made_by", _name(), nullable=False),
+    Column("made_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("is_for_proxy", Boolean, nullable=False),
+    Column("is_ups", Boolean, nullable=False),
+    Column("revoked_at", Instant),
+    Column("revoked_by", _name()),
+    Index("tokens_by_name", "name"),
+)
