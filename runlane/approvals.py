@@ -14,6 +14,7 @@ from typing import Any
 from temporalio.client import Client, WorkflowExecutionDescription
 
 from activities.decision import Decision, DecisionKind, DecisionReceipt, DecisionStatus
+from ledger import Ledger
 from ledger.approval import ApprovalQuery, Standing
 from ledger.signing import Signer
 from runlane import messages, reading, workers
@@ -79,17 +80,32 @@ class Decided:
 class Approvals:
     """Listing calls that wait for people, and deciding them."""
 
-    def __init__(self, client: Client, settings: Settings, *, face: str = "python") -> None:
+    def __init__(
+        self,
+        client: Client,
+        settings: Settings,
+        *,
+        face: str = "python",
+        token: str | None = None,
+        token_made_by: str | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
         """Share the connection of `Runlane`, which makes this.
 
         Args:
             client: of Temporal.
             settings: say who decides, with which key, and where the ledger lies.
             face: what takes the decisions; stands in them.
+            token: the name of the token by which the face knows whoever decides.
+            token_made_by: whoever made it.
+            ledger: held open by the caller; without it one is opened for each call.
         """
         self._client = client
         self._settings = settings
         self._face = face
+        self._token = token
+        self._token_made_by = token_made_by
+        self._ledger = ClientLedger(settings, client, ledger)
 
     async def list(
         self,
@@ -123,9 +139,8 @@ class Approvals:
         query = ApprovalQuery(
             tool=tool, group=group, run_id=run_id, since_until=until, limit=limit, contents=True
         )
-        place = ClientLedger(self._settings, self._client)
-        await place.check_there()
-        async with place.opened() as ledger:
+        await self._ledger.check_there()
+        async with self._ledger.opened() as ledger:
             return [listed(row) for row in (await ledger.approvals.list(query)).data]
 
     async def retrieve(self, tool_call_id: str, *, run_id: str | None = None) -> WaitingCall:
@@ -259,7 +274,7 @@ class Approvals:
         """
         signer = await self._signer()
         run_id = run_id or await self._run_of(tool_call_id)
-        async with ClientLedger(self._settings, self._client).opened() as ledger:
+        async with self._ledger.opened() as ledger:
             given = await ledger.decisions.of_run(run_id)
         of_call = [each for each in given if each.call_id == tool_call_id and each.for_rest_of_run]
         if not of_call:
@@ -274,6 +289,8 @@ class Approvals:
             by=by or person(self._settings),
             groups=self._settings.groups if groups is None else groups,
             face=self._face,
+            token=self._token,
+            token_made_by=self._token_made_by,
         )
         return await self._send(signing.sign(decision, signer))
 
@@ -306,6 +323,8 @@ class Approvals:
             groups=self._settings.groups if groups is None else groups,
             arguments=checked_arguments(waiting, arguments),
             face=self._face,
+            token=self._token,
+            token_made_by=self._token_made_by,
             shown=shown_digest(call),
             **said,
         )
@@ -375,7 +394,7 @@ class Approvals:
     async def _run_of(self, tool_call_id: str) -> str:
         """Return the run whose call has this id, by the ledger."""
         query = ApprovalQuery(call_id=tool_call_id, state=None, order="desc", limit=MAX_LIMIT)
-        async with ClientLedger(self._settings, self._client).opened() as ledger:
+        async with self._ledger.opened() as ledger:
             rows = (await ledger.approvals.list(query)).data
         waiting = [row for row in rows if row.state is Standing.WAITING] or rows[:1]
         runs = sorted({row.key.run_id for row in waiting})

@@ -5,6 +5,9 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from temporalio.client import Client
+
+from ledger import Ledger
 from ledger.errors import LedgerError
 from ledger.exporting import Exported
 from ledger.signing import KeyUnusable, PublicKey, Signer
@@ -23,6 +26,8 @@ async def export(
     *,
     run_id: str | None = None,
     since: datetime | None = None,
+    client: Client | None = None,
+    ledger: Ledger | None = None,
 ) -> Exported:
     """Write trails as lines of JSON, signed, as they are at one moment.
 
@@ -31,6 +36,8 @@ async def export(
         write: takes one line with its end; called in a thread.
         run_id: only this run.
         since: only runs of which something was written from then on; their trails are whole.
+        client: asked for its server's data directory, where the settings name none.
+        ledger: held open by the caller; without it the one that the settings name is opened.
 
     Raises:
         RunNotFound: the ledger has no trail of this run.
@@ -39,10 +46,10 @@ async def export(
         LedgerUnusable: there is no key, or it can't be read.
         SettingsError: nobody says where the ledger lies.
     """
-    data_dir = await _data_dir(settings)
+    data_dir = await _data_dir(settings, client)
     signer = _signer(settings, data_dir)
-    async with ClientLedger(_placed(settings, data_dir)).opened() as ledger:
-        done = await ledger.export(write, signer, run_id=run_id, since=since)
+    async with ClientLedger(_placed(settings, data_dir), held=ledger).opened() as opened:
+        done = await opened.export(write, signer, run_id=run_id, since=since)
     if run_id is not None and not done.runs:
         text = f"The ledger has no audit trail of {run_id}."
         raise RunNotFound(text, param="run_id")
@@ -100,12 +107,12 @@ def _signer(settings: Settings, data_dir: Path | None) -> Signer:
     return signer
 
 
-async def _data_dir(settings: Settings) -> Path | None:
+async def _data_dir(settings: Settings, client: Client | None = None) -> Path | None:
     if settings.data_dir is not None:
         return settings.data_dir
     if settings.audit_key is not None and settings.read_database_url() is not None:
         return None
-    return await find_data_dir(await connect(settings))
+    return await find_data_dir(client or await connect(settings))
 
 
 def _placed(settings: Settings, data_dir: Path | None) -> Settings:

@@ -1,7 +1,7 @@
-"""The ledger as a client finds it: opened for one piece of work, and closed after it."""
+"""The ledger as a client finds it: opened for one piece of work, or held open by its process."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from temporalio.client import Client
 
@@ -15,15 +15,19 @@ from runlane.temporal import find_data_dir
 class ClientLedger:
     """Where the settings, or the data directory of the client's embedded server, say it lies."""
 
-    def __init__(self, settings: Settings, client: Client | None = None) -> None:
+    def __init__(
+        self, settings: Settings, client: Client | None = None, held: Ledger | None = None
+    ) -> None:
         """Open nothing yet.
 
         Args:
             settings: of the client.
             client: asked for its server's data directory, where the settings name no place.
+            held: open already, and left open: used in place of what the others say.
         """
         self._settings = settings
         self._client = client
+        self._held = held
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Ledger]:
@@ -35,15 +39,13 @@ class ClientLedger:
             LedgerUnusable: it answers, and this program can't use it.
             InvalidRequest: it refuses what it was given.
         """
+        if self._held is not None:
+            with _told():
+                yield self._held
+            return
         async with await ledger_access.open_ledger(self._settings, self._client) as ledger:
-            try:
+            with _told():
                 yield ledger
-            except LedgerUnavailable as error:
-                raise LedgerUnreachable(str(error)) from None
-            except LedgerRefused as error:
-                raise InvalidRequest(str(error)) from None
-            except LedgerError as error:
-                raise LedgerUnusable(str(error)) from None
 
     async def check_there(self) -> None:
         """Refuse to make an empty one, where what stands in the workers' own is asked for.
@@ -53,6 +55,8 @@ class ClientLedger:
             SettingsError: what is said of it can't be used.
             TemporalUnreachable: Temporal was to be asked, and doesn't answer.
         """
+        if self._held is not None:
+            return
         location = await self._location()
         if location is not None and location.is_sqlite and not location.file.exists():
             raise LedgerUnusable(
@@ -67,6 +71,8 @@ class ClientLedger:
             SettingsError: what is said of it can't be used.
             TemporalUnreachable: Temporal was to be asked, and doesn't answer.
         """
+        if self._held is not None:
+            return True
         location = await self._location()
         return location is not None and (not location.is_sqlite or location.file.exists())
 
@@ -75,3 +81,15 @@ class ClientLedger:
         if data_dir is None and self._client is not None:
             data_dir = await find_data_dir(self._client)
         return ledger_access.named(self._settings, data_dir)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except LedgerUnavailable as error:
+        raise LedgerUnreachable(str(error)) from None
+    except LedgerRefused as error:
+        raise InvalidRequest(str(error)) from None
+    except LedgerError as error:
+        raise LedgerUnusable(str(error)) from None

@@ -9,10 +9,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from temporalio.client import Client
 
 from activities import trail
+from ledger import Ledger
 from ledger.stops import Scope, Stop
 from runlane import reading
 from runlane.client_ledger import ClientLedger
@@ -53,15 +55,19 @@ class Ordered:
 class Stops:
     """Ordering stops, listing them, and resuming."""
 
-    def __init__(self, settings: Settings, client: Client | None = None) -> None:
+    def __init__(
+        self, settings: Settings, client: Client | None = None, ledger: Ledger | None = None
+    ) -> None:
         """Share a connection, or make one where one is needed.
 
         Args:
             settings: say where the ledger lies, and who orders.
             client: without it Temporal is asked only about runs, and where the ledger lies.
+            ledger: held open by the caller; without it one is opened for each call.
         """
         self._settings = settings
         self._client = client
+        self._held = ledger
 
     async def stop(
         self,
@@ -160,7 +166,7 @@ class Stops:
             LedgerUnusable: it answers, and this program can't use it.
             SettingsError: what is said of its place can't be used.
         """
-        ledger = ClientLedger(self._settings, self._client)
+        ledger = ClientLedger(self._settings, self._client, self._held)
         limit = asyncio.timeout(_PATIENCE)
         try:
             async with limit:
@@ -175,7 +181,8 @@ class Stops:
 
     async def _ledger(self) -> ClientLedger:
         here = self._settings.data_dir is not None or self._settings.read_database_url() is not None
-        return ClientLedger(self._settings, None if here else await self._connected())
+        here = here or self._held is not None
+        return ClientLedger(self._settings, None if here else await self._connected(), self._held)
 
     async def _connected(self) -> Client:
         if self._client is None:
@@ -189,6 +196,18 @@ class Stops:
         if reading.is_closed(description):
             text = f"{run_id} has ended; there is nothing to stop."
             raise RunEnded(text, param="run_id")
+
+
+def document(stop: Stop) -> dict[str, Any]:
+    """Return a stop as documents have it."""
+    return {
+        "object": "stop",
+        "scope": str(stop.scope),
+        "target": stop.target or None,
+        "by": stop.by,
+        "reason": stop.reason,
+        "since_at": stop.since.timestamp(),
+    }
 
 
 def marked(views: Sequence[RunView], stops: Sequence[Stop]) -> list[RunView]:

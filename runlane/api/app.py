@@ -6,7 +6,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 
 import runlane
-from runlane.api import refusals, runs
+from runlane.api import assistants, messages, refusals, runs, threads
+from runlane.api.known_tools import KnownTools
 from runlane.api.services import Services
 
 TITLE = "Runlane"
@@ -34,7 +35,9 @@ def create_app(services: Callable[[], AbstractAsyncContextManager[Services]]) ->
         openapi_url="/openapi.json",
         redirect_slashes=False,
     )
+    app.state.tools = KnownTools()
     refusals.install(app)
-    for routes in (runs.routes,):
-        app.include_router(routes)
+    # `/v1/threads/runs` goes before `/v1/threads/{thread_id}`, which would match it too.
+    for module in (runs, threads, messages, assistants):
+        app.include_router(module.routes)
     return app

@@ -57,7 +57,7 @@ def _stop(
         if ordered.unused is not None:
             output.note(f"Perhaps no worker obeys this. {output.safe(ordered.unused)}")
         if session.wants_json():
-            output.document({**_as_json(stop), "new": ordered.is_new})
+            output.document({**_document(stop), "new": ordered.is_new})
             return int(ExitCode.DONE)
         was = "Stopped" if ordered.is_new else "Stopped already"
         output.say_parts((f"{was}: {output.safe(str(stop))}", "bold"))
@@ -80,7 +80,7 @@ def _resume(all: _All = False, tool: _Tool = None, run: _Run = None, json: Json 
         ended = await stops.resume(all=all, tool=tool, run_id=run)
         left = await stops.list()
         if session.wants_json():
-            output.document(_as_json(ended))
+            output.document(_document(ended))
             return int(ExitCode.DONE)
         for_ = spell(time.time() - ended.since.timestamp())
         by = output.safe(ended.by)
@@ -98,7 +98,7 @@ def _list(json: Json = False) -> None:
     async def work() -> int:
         standing = await _stops().list()
         if session.wants_json():
-            output.document({"object": "list", "data": [_as_json(stop) for stop in standing]})
+            output.document({"object": "list", "data": [_document(stop) for stop in standing]})
         elif not standing:
             output.say("Nothing is stopped.")
         else:
@@ -190,12 +190,7 @@ def _fields(stop: "Stop") -> list[tuple[str, str]]:
     ]
 
 
-def _as_json(stop: "Stop") -> dict[str, Any]:
-    return {
-        "object": "stop",
-        "scope": str(stop.scope),
-        "target": stop.target or None,
-        "by": stop.by,
-        "reason": stop.reason,
-        "since_at": stop.since.timestamp(),
-    }
+def _document(stop: "Stop") -> dict[str, Any]:
+    from runlane.stops import document  # noqa: PLC0415 - it brings Temporal's client
+
+    return document(stop)

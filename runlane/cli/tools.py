@@ -3,12 +3,13 @@
 # ruff: noqa: FBT002 - typer reads a command's options from its parameters
 
 import json as json_text
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runlane.cli import output, session
 from runlane.cli.options import Json
+from runlane.tools.document import document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,7 +50,7 @@ def _list(json: Json = False) -> None:
     """
     tools = registered()
     if session.wants_json():
-        output.document({"object": "list", "data": [_as_json(tool) for tool in tools]})
+        output.document({"object": "list", "data": [document(tool) for tool in tools]})
     elif not len(tools):
         output.say(_NONE)
     else:
@@ -65,7 +66,7 @@ def _show(
     """Print what is declared of a tool, and the schema that a model gets."""
     tool = registered()[name]
     if session.wants_json():
-        output.document(_as_json(tool))
+        output.document(document(tool))
     else:
         output.say_parts((output.safe(tool.name), "bold"))
         output.fields(_fields(tool))
@@ -105,7 +106,7 @@ def _row(tool: "Tool") -> tuple[str, ...]:
 
 
 def _fields(tool: "Tool") -> list[tuple[str, str]]:
-    told = _as_json(tool)
+    told = document(tool)
     flags = [flag for flag in ("read_only", "at_most_once") if told[flag]]
     words: list[tuple[str, str]] = []
     for key, value in told.items():
@@ -117,31 +118,3 @@ def _fields(tool: "Tool") -> list[tuple[str, str]]:
         if key == "policy" and flags:
             words.append(("flags", ", ".join(flags)))
     return words
-
-
-def _as_json(tool: "Tool") -> dict[str, Any]:
-    from runlane.durations import format_duration  # noqa: PLC0415 - as with the registry
-
-    options = tool.options
-    deadline = options.deadline
-    return {
-        "object": "tool",
-        "name": tool.name,
-        "description": tool.description,
-        "kind": tool.body.kind,
-        "from": tool.body.source,
-        "policy": options.policy_name,
-        "read_only": options.read_only,
-        "at_most_once": options.at_most_once,
-        "approvers": list(options.approvers),
-        "groups": list(options.groups),
-        "approvals": options.approvals,
-        "deadline": None if deadline is None else str(deadline),
-        "outcome": None if deadline is None else str(options.outcome),
-        "calendar": None if options.calendar is None else str(options.calendar),
-        "reminders": [format_duration(each) for each in options.reminders],
-        "timeout": format_duration(options.timeout),
-        "retries": options.retries,
-        "digest": tool.digest,
-        "parameters": dict(tool.parameters),
-    }
