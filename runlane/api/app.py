@@ -6,7 +6,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 
 import runlane
-from runlane.api import assistants, messages, refusals, runs, threads
+from runlane.api import (
+    approvals,
+    assistants,
+    audit,
+    messages,
+    refusals,
+    runs,
+    stops,
+    threads,
+    tools,
+)
 from runlane.api.known_tools import KnownTools
 from runlane.api.services import Services
 
@@ -38,6 +48,6 @@ def create_app(services: Callable[[], AbstractAsyncContextManager[Services]]) ->
     app.state.tools = KnownTools()
     refusals.install(app)
     # `/v1/threads/runs` goes before `/v1/threads/{thread_id}`, which would match it too.
-    for module in (runs, threads, messages, assistants):
+    for module in (runs, threads, messages, assistants, approvals, audit, stops, tools):
         app.include_router(module.routes)
     return app
