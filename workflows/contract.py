@@ -324,6 +324,18 @@ class RunningTool(_Message):
     """Why it is tried again, or what it waits for."""
 
 
+class AskView(_Message):
+    """A moment at which the caller was asked: the status was `requires_action`, and it was theirs.
+
+    Kept for ever: afterwards nothing else tells that it was the caller who was asked.
+    """
+
+    attempt: int
+    round: int
+    call_ids: list[str] = []
+    """All the caller's calls of the round; empty where the upstream asked for something else."""
+
+
 class AnswerOutcome(StrEnum):
     """What became of an accepted answer."""
 
@@ -452,6 +464,8 @@ class RunlaneView(_Message):
     """What could not be established, naming the upstream run that may be alive."""
     cancel_requested: bool = False
     pending: list[PendingCall] = []
+    asks: list[AskView] = []
+    """When the caller was asked, the first time first."""
     running: list[RunningTool] = []
     answers: list[AnswerView] = []
     early: list[str] = []

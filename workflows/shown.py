@@ -11,6 +11,7 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
 with workflow.unsafe.imports_passed_through():
+    import workflows.asks as asks
     from workflows.contract import PENDING_MEMO, REQUEST_MEMO, RunRequest
     from workflows.state import RunState
     from workflows.view import pending_memo, shown_status
@@ -29,11 +30,13 @@ class Shown:
 
     def __init__(self, state: RunState, tell: Callable[[], None]) -> None:
         self._tell = tell
+        asks.note(state)
         self._status, self._blocked = _status(state), _blocked(state)
         self._pending = pending_memo(state)
 
     def update(self, state: RunState) -> None:
-        """Write what has changed."""
+        """Write what has changed, and remember that the caller is asked."""
+        asks.note(state)
         status, blocked = _status(state), _blocked(state)
         changes: list[Any] = []
         if status != self._status:

@@ -12,6 +12,7 @@ from runsapi import Run
 from workflows.approval import Approval, KeptApproval, StandingApproval
 from workflows.contract import (
     AnswerOutcome,
+    AskView,
     AttemptView,
     BlockedView,
     DecisionView,
@@ -188,6 +189,7 @@ class RunState(_State):
     # answers: rounds, calls and their answers
     calls: list[OpenCall] = []
     rounds: int = 0
+    asks: list[AskView] = []
     counted_rounds: int = 0
     """Rounds that needed an answer that was not held already."""
     known: dict[str, KnownCall] = {}

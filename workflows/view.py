@@ -45,6 +45,7 @@ def run_view(run_id: str, request: RunRequest, state: RunState) -> RunView:
             uncertain=state.uncertain,
             cancel_requested=state.stop == StopReason.CANCEL,
             pending=pending_calls(state),
+            asks=state.asks,
             running=[
                 RunningTool(tool_call_id=each.tool_call_id, name=each.name, begun_at=each.begun_at)
                 for each in state.executions
