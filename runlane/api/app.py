@@ -10,15 +10,20 @@ from runlane.api import (
     approvals,
     assistants,
     audit,
+    health,
     messages,
     refusals,
     runs,
     stops,
     threads,
+    tokens,
     tools,
 )
+from runlane.api.hardening import Hardening
+from runlane.api.health import Readiness
 from runlane.api.known_tools import KnownTools
 from runlane.api.services import Services
+from runlane.api.watching import Watching
 
 TITLE = "Runlane"
 
@@ -46,8 +51,23 @@ def create_app(services: Callable[[], AbstractAsyncContextManager[Services]]) ->
         redirect_slashes=False,
     )
     app.state.tools = KnownTools()
+    app.state.readiness = Readiness()
     refusals.install(app)
+    app.add_middleware(Hardening)
+    # In front of it: what it refuses is counted too.
+    app.add_middleware(Watching)
     # `/v1/threads/runs` goes before `/v1/threads/{thread_id}`, which would match it too.
-    for module in (runs, threads, messages, assistants, approvals, audit, stops, tools):
+    for module in (
+        runs,
+        threads,
+        messages,
+        assistants,
+        approvals,
+        audit,
+        stops,
+        tools,
+        tokens,
+        health,
+    ):
         app.include_router(module.routes)
     return app

@@ -107,6 +107,13 @@ def not_cancellable(status: str) -> Refusal:
     return Refusal(f"Cannot cancel run with status '{status}'.")
 
 
+def unexpected() -> Refusal:
+    """Something went wrong that nobody foresaw."""
+    # uvicorn logs the traceback; the text may hold what a caller sent.
+    text = "The server had an error while processing your request."
+    return Refusal(text, status=500, type="server_error")
+
+
 def install(app: FastAPI) -> None:
     """Let the app answer every error in the protocol's envelope."""
     app.add_exception_handler(Refusal, _refused)
@@ -203,6 +210,4 @@ async def _no_route(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _unexpected(_: Request, error: Exception) -> JSONResponse:
-    # uvicorn logs the traceback; the text may hold what a caller sent.
-    text = "The server had an error while processing your request."
-    return answer(Refusal(text, status=500, type="server_error"))
+    return answer(unexpected())

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from ledger import Ledger
 from runlane.api.access import Access, Principal
 from runlane.api.begun import Begun
+from runlane.api.translation import RunIds
 from runlane.ledger_access import open_ledger
 from runlane.orchestrator import Runlane
 from runlane.settings import Settings
@@ -26,6 +27,7 @@ class Services:
     upstream: Assistants
     access: Access
     begun: Begun = field(default_factory=Begun)
+    run_ids: RunIds = field(default_factory=RunIds)
 
 
 @asynccontextmanager
@@ -49,7 +51,7 @@ async def opened(settings: Settings, *, local: Principal | None = None) -> Async
             runlane=runlane,
             ledger=ledger,
             upstream=upstream,
-            access=Access(ledger, local=local),
+            access=Access(ledger, local=local, trusted_user_header=settings.trusted_user_header),
         )
 
 
