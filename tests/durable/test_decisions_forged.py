@@ -1,7 +1,10 @@
 """Forged decisions: whoever reaches Temporal can send what he likes, and can't sign."""
 
+import asyncio
 import json
+import sysconfig
 import time
+from pathlib import Path
 
 import pytest
 from temporalio.client import Client
@@ -15,9 +18,11 @@ from tests.lab import Lab, LabRun, eventually
 from tests.simulator_process import SimulatorProcess
 from tests.till import Till, refund, started
 from workflows.approval import Approval
-from workflows.contract import RunRequest
+from workflows.contract import DECIDE_UPDATE, RunRequest
 from workflows.run import RunWorkflow
 from workflows.state import KnownCall, OpenCall, RunInput, RunState
+
+TEMPORAL = Path(sysconfig.get_path("scripts")) / "temporal"
 
 
 @pytest.fixture
@@ -79,6 +84,49 @@ async def test_temporal_alone_approves_nothing(lab: Lab, clerk: Clerk) -> None:
     refused = [row["facts"].get("refused") for row in rows if row["kind"] == "decision"]
     assert refused.count("signature") == len(forged)
     assert len(refused) == len(forged) + 2
+
+
+async def test_temporals_command_line_approves_nothing(lab: Lab, clerk: Clerk) -> None:
+    """What it sends unsigned, or signed by a key of one's own, is refused; the true one counts.
+
+    It needs no key that encrypts: a run reads what comes in the clear, too.
+    """
+    till = Till()
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        run = await started(lab)
+        call = await waiting(run)
+        true = clerk.made("approve", run, call, "ada")
+        signed_by_another = Clerk().made("approve", run, call, "ada")
+        assert "ValidationError" in await decide_by_command(lab, run, '{"kind": "approve"}')
+        for forged in (true.model_copy(update={"signature": ""}), signed_by_another):
+            assert await decide_by_command(lab, run, forged.model_dump_json()) == ""
+        await run.until(lambda view: len(view.runlane.decisions) == 2)
+        refused = await counted(run)
+        assert [each.state for each in refused.runlane.decisions] == ["refused"] * 2
+        unsigned, another = (each.reason or "" for each in refused.runlane.decisions)
+        assert "not signed" in unsigned
+        assert "signed with a key that the worker doesn't know" in another
+        assert [each.tool_call_id for each in undecided(refused)] == [call.tool_call_id]
+        assert till.paid == []
+
+        assert await send(run, true) == "recorded"
+        result = await run.result()
+
+    assert till.paid == [("A-1", 5)]
+    assert result.run.status == "completed"
+
+
+async def decide_by_command(lab: Lab, run: LabRun, decision: str) -> str:
+    """Send JSON as a decision, as whoever has Temporal's own program may; return its complaint."""
+    process = await asyncio.create_subprocess_exec(
+        *(str(TEMPORAL), "workflow", "update", "start", "--wait-for-stage", "accepted"),
+        *("--address", lab.client.service_client.config.target_host, "--workflow-id", run.id),
+        *("--name", DECIDE_UPDATE, "--input", decision),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    return said.decode() if process.returncode else ""
 
 
 async def test_a_workflow_with_made_up_approvals_runs_nothing(lab: Lab, clerk: Clerk) -> None:
