@@ -108,7 +108,7 @@ class Steps:
         """
         view = await self._view(run_id, thread_id)
         async with await find_upstream(self._client, self._settings) as upstream:
-            for upstream_run_id in _upstream_runs(view):
+            for upstream_run_id in upstream_runs(view):
                 try:
                     step = await upstream.runs.steps.retrieve(
                         step_id, thread_id=view.run.thread_id, run_id=upstream_run_id
@@ -136,7 +136,7 @@ class Steps:
         # Attempts follow each other, so their steps do, whatever the upstream's clock says.
         steps: list[RunStep] = []
         async with await find_upstream(self._client, self._settings) as upstream:
-            for upstream_run_id in _upstream_runs(view):
+            for upstream_run_id in upstream_runs(view):
                 steps.extend(await _steps_of(upstream, view.run.thread_id, upstream_run_id, run_id))
         if order == "desc":
             steps.reverse()
@@ -169,7 +169,8 @@ async def _steps_of(
         raise _unreachable(error, upstream) from error
 
 
-def _upstream_runs(view: RunView) -> list[str]:
+def upstream_runs(view: RunView) -> list[str]:
+    """Return the upstream runs that have worked on a run, the oldest first, as far as is known."""
     found = [attempt.upstream_run_id for attempt in view.runlane.attempts]
     if not found and view.runlane.upstream_run_id is not None:
         found = [view.runlane.upstream_run_id]

@@ -1,15 +1,17 @@
 """The connection to one upstream that speaks the Assistants protocol."""
 
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
 
+from runsapi.answers import Response
 from runsapi.credentials import Credentials
 from runsapi.exchanges import OnExchange
 from runsapi.runs import Runs
-from runsapi.transport import DEFAULT_TIMEOUT, Auth, Transport
+from runsapi.transport import DEFAULT_TIMEOUT, Auth, Query, Transport
 
 
 class Assistants:
@@ -92,6 +94,33 @@ class Assistants:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query = (),
+        body: Mapping[str, Any] | None = None,
+    ) -> Response[Any]:
+        """Send one request of the protocol that has no method here, and return its JSON.
+
+        Args:
+            method: The HTTP method.
+            path: Below the base URL, as :func:`runsapi.paths.path` makes it.
+            query: What the base URL's own query names too is left out.
+            body: Sent as JSON; ``None`` sends no body.
+
+        Raises:
+            InvalidParameter: The body can't be written as JSON.
+            CredentialsError: No key could be had.
+            APIConnectionError: No answer.
+            APIStatusError: An answer that says no.
+            APIResponseError: An answer that can't be read.
+        """
+        own = self._transport.query_names
+        query = [pair for pair in query if pair[0] not in own]
+        return await self._transport.request(method, path, query=query, body=body)
 
     async def aclose(self) -> None:
         """Close the connections that were opened here."""

@@ -106,6 +106,11 @@ class Transport:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
         self._client = http_client or httpx.AsyncClient(limits=limits)
 
+    @property
+    def query_names(self) -> frozenset[str]:
+        """What every request's query names."""
+        return frozenset(name for name, _ in self._query)
+
     async def aclose(self) -> None:
         """Close what was opened here; a client that was handed in stays open."""
         if self._own_client:
@@ -362,7 +367,7 @@ def _checked_timeout(timeout: float | None) -> float | None:
 def _encoded(body: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise InvalidParameter(
             param="body", message="the parameters can't be written as JSON in UTF-8"
         ) from None

@@ -54,19 +54,22 @@ async def create_thread_and_run(
     last_event_id: LastEventId = None,
 ) -> Response:
     """Create a thread upstream, and a run on it."""
+    params = _params(body, include)
+    # The thread's tools have them; a run has none of its own.
+    resources = params.pop("tool_resources", None)
     thread_id = None
     if idempotency_key is not None:
         run_id = derive_run_id(asking.person, idempotency_key)
         with contextlib.suppress(RunNotFound):
             # The first request of this key has made the thread.
             thread_id = (await services.runlane.runs.view(run_id)).run.thread_id
+    if thread_id is None:
+        # What can't be asked for leaves no thread behind.
+        requests.asked("thread_new", _parts(params)[0])
+        thread = {} if resources is None else {"tool_resources": resources}
+        thread_id = await create_thread(services, {**thread, **(body.thread or {})})
     return await _create(
-        services,
-        asking,
-        thread_id or await create_thread(services, body.thread),
-        _params(body, include),
-        key=idempotency_key,
-        after=last_event_id,
+        services, asking, thread_id, params, key=idempotency_key, after=last_event_id
     )
 
 
@@ -250,16 +253,21 @@ async def _create(
     is_retry: bool = False,
 ) -> Response:
     wants_stream = bool(params.get("stream"))
-    given = {name: value for name, value in params.items() if name != "stream"}
-    include = given.get("include") or []
-    with_runlane = [word for word in include if word == presenting.INCLUDE]
-    given["include"] = [word for word in include if word != presenting.INCLUDE]
-    if not given["include"]:
-        del given["include"]
+    given, with_runlane = _parts(params)
     view = await _begun(services, asking, thread_id, given, key=key, is_retry=is_retry)
     if wants_stream:
         return await streams.stream(services, view.run.id, after=after)
     return _answer(view, with_runlane)
+
+
+def _parts(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return what the run is created with, and of `include` what is Runlane's own."""
+    given = {name: value for name, value in params.items() if name != "stream"}
+    include = given.pop("include", None) or []
+    theirs = [word for word in include if word != presenting.INCLUDE]
+    if theirs:
+        given["include"] = theirs
+    return given, [word for word in include if word == presenting.INCLUDE]
 
 
 async def _begun(
