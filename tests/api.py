@@ -1,13 +1,16 @@
 """The API in front of a lab: a real server on loopback, and the clients that ask it."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import uvicorn
 from openai import AsyncOpenAI
 
+from runlane import tokens
 from runlane.api.access import Access, Principal, Role
 from runlane.api.app import create_app
 from runlane.api.services import Services
@@ -34,6 +37,19 @@ class Api:
         self._clients.append(client)
         return client
 
+    async def token(self, role: Role = Role.OPERATOR, person: str = "ann", **fields: Any) -> str:
+        """Make a token, and return its secret."""
+        made = await tokens.create(
+            self.services.ledger,
+            name=fields.pop("name", f"t-{secrets.token_hex(4)}"),
+            person=person,
+            role=role,
+            made_by=fields.pop("made_by", "root"),
+            **fields,
+        )
+        self.services.access.known.forget()
+        return made.secret
+
     def http(self, token: str = "any") -> httpx.AsyncClient:
         """Return a plain client."""
         headers = {"authorization": f"Bearer {token}"}
@@ -48,15 +64,17 @@ class Api:
 
 
 @asynccontextmanager
-async def serving(lab: Lab, *, local: Principal | None = ADMIN) -> AsyncIterator[Api]:
-    """Serve the API for a lab's queue, ledger and upstream."""
+async def serving(
+    lab: Lab, *, local: Principal | None = ADMIN, trusted_user_header: str | None = None
+) -> AsyncIterator[Api]:
+    """Serve the API for a lab's queue, ledger and upstream; without `local`, to tokens alone."""
     settings = Settings(task_queue=lab.task_queue, upstream_url=lab.simulator.url)
     async with Assistants(lab.simulator.url) as upstream:
         services = Services(
             runlane=Runlane(lab.client, settings),
             ledger=lab.ledger,
             upstream=upstream,
-            access=Access(lab.ledger, local=local),
+            access=Access(lab.ledger, local=local, trusted_user_header=trusted_user_header),
         )
 
         @asynccontextmanager
