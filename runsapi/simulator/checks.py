@@ -47,21 +47,24 @@ _RUN = {
     "truncation_strategy": "object",
 }
 _THREAD = {"messages": "array", "metadata": "object", "tool_resources": "object"}
+_ASSISTANT = {
+    "model": "string",
+    "name": "string",
+    "description": "string",
+    "instructions": "string",
+    "tools": "array",
+    "tool_resources": "object",
+    "metadata": "object",
+    "temperature": "number",
+    "top_p": "number",
+    "response_format": "choice",
+    "reasoning_effort": "string",
+}
 _FIELDS = {
-    "assistants.create": {
-        "model": "string",
-        "name": "string",
-        "description": "string",
-        "instructions": "string",
-        "tools": "array",
-        "tool_resources": "object",
-        "metadata": "object",
-        "temperature": "number",
-        "top_p": "number",
-        "response_format": "choice",
-        "reasoning_effort": "string",
-    },
+    "assistants.create": _ASSISTANT,
+    "assistants.update": _ASSISTANT,
     "threads.create": _THREAD,
+    "threads.update": {"metadata": "object", "tool_resources": "object"},
     "threads.create_and_run": {
         **{k: v for k, v in _RUN.items() if not k.startswith("additional_")},
         "thread": "object",
@@ -73,6 +76,7 @@ _FIELDS = {
         "attachments": "array",
         "metadata": "object",
     },
+    "messages.update": {"metadata": "object"},
     "runs.create": _RUN,
     "runs.update": {"metadata": "object"},
     "runs.cancel": {},
@@ -136,7 +140,7 @@ def _check(body: JSON, fields: dict[str, str], required: tuple[str, ...], at: st
 
 
 def _limits(operation: str, body: JSON) -> None:
-    most = MAX_ASSISTANT_TOOLS if operation == "assistants.create" else MAX_RUN_TOOLS
+    most = MAX_ASSISTANT_TOOLS if operation.startswith("assistants.") else MAX_RUN_TOOLS
     if (count := len(body.get("tools") or [])) > most:
         raise _bad(
             f"Invalid 'tools': array too long. Expected an array with maximum length {most}, "

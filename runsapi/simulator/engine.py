@@ -43,6 +43,10 @@ class Engine:
         self.threads: dict[str, Thread] = {}
         self.assistants: dict[str, Assistant] = {}
         self.runs: dict[str, Run] = {}
+        self.deleted: set[str] = set()
+        """Ids of threads and assistants that are gone: using one makes it no more."""
+        self.touched_assistants: set[str] = set()
+        """Ids of those that may have changed; emptied by whoever keeps them."""
         self.scenarios: dict[str | None, Scenario] = {}
 
     def register(self, scenario: Scenario) -> None:
@@ -53,16 +57,31 @@ class Engine:
         """Store an assistant."""
         assistant = Assistant(id or new_id("asst"), self.clock.wall(), fields)
         self.assistants[assistant.id] = assistant
+        self.touched_assistants.add(assistant.id)
         return assistant
 
     def assistant(self, id: str) -> Assistant:
         """Return the assistant, made on its first use unless `strict`."""
         found = self.assistants.get(id)
         if found is None:
-            if self.strict:
+            if self.strict or id in self.deleted:
                 raise errors.not_found("assistant", id)
             found = self.create_assistant({}, id)
         return found
+
+    def update_assistant(self, id: str, fields: JSON) -> Assistant:
+        """Change what is given of an assistant."""
+        found = self.assistant(id)
+        found.fields.update(fields)
+        self.touched_assistants.add(id)
+        return found
+
+    def delete_assistant(self, id: str) -> None:
+        """Forget an assistant; its runs go on."""
+        self.assistant(id)
+        del self.assistants[id]
+        self.deleted.add(id)
+        self.touched_assistants.add(id)
 
     def create_thread(self, fields: JSON, id: str | None = None) -> Thread:
         """Store a thread with the messages given."""
@@ -82,7 +101,7 @@ class Engine:
         """Return the thread, made on its first use unless `strict`, with its run brought to now."""
         found = self.threads.get(id)
         if found is None:
-            if self.strict:
+            if self.strict or id in self.deleted:
                 raise errors.not_found("thread", id)
             found = self.create_thread({}, id)
         # Whoever asks for it may be about to change it.
@@ -91,12 +110,38 @@ class Engine:
             self.lifecycle.advance(found.active)
         return found
 
+    def update_thread(self, id: str, fields: JSON) -> Thread:
+        """Change what is given of a thread."""
+        found = self.thread(id)
+        for name in ("metadata", "tool_resources"):
+            if name in fields:
+                setattr(found, name, fields[name] or {})
+        return found
+
+    def delete_thread(self, id: str) -> None:
+        """Forget a thread with its messages and runs."""
+        for run_id in self.thread(id).runs:
+            self.runs.pop(run_id, None)
+        del self.threads[id]
+        self.deleted.add(id)
+
     def run(self, thread_id: str, run_id: str) -> Run:
         """Return the thread's run, brought to now."""
         run = self.thread(thread_id).runs.get(run_id)
         if run is None:
             raise errors.not_found("run", run_id)
         return run
+
+    def message(self, thread_id: str, id: str) -> Message:
+        """Return a thread's message."""
+        for message in self.thread(thread_id).messages:
+            if message.id == id:
+                return message
+        raise errors.not_found("message", id)
+
+    def delete_message(self, thread_id: str, id: str) -> None:
+        """Take a message off its thread."""
+        self.thread(thread_id).messages.remove(self.message(thread_id, id))
 
     def add_message(self, thread_id: str, fields: JSON) -> Message:
         """Add a message unless a run locks the thread."""

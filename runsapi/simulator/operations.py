@@ -53,6 +53,17 @@ def retrieve_assistant(engine: Engine, call: Call) -> Reply:
     return Reply(engine.assistant(call.item_id).wire())
 
 
+def update_assistant(engine: Engine, call: Call) -> Reply:
+    engine.assistant(call.item_id)
+    check_body(call.operation, call.body)
+    return Reply(engine.update_assistant(call.item_id, call.body).wire())
+
+
+def delete_assistant(engine: Engine, call: Call) -> Reply:
+    engine.delete_assistant(call.item_id)
+    return _gone("assistant", call.item_id)
+
+
 def create_thread(engine: Engine, call: Call) -> Reply:
     check_body(call.operation, call.body)
     return Reply(engine.create_thread(call.body).wire())
@@ -60,6 +71,17 @@ def create_thread(engine: Engine, call: Call) -> Reply:
 
 def retrieve_thread(engine: Engine, call: Call) -> Reply:
     return Reply(engine.thread(call.thread_id).wire())
+
+
+def update_thread(engine: Engine, call: Call) -> Reply:
+    engine.thread(call.thread_id)
+    check_body(call.operation, call.body)
+    return Reply(engine.update_thread(call.thread_id, call.body).wire())
+
+
+def delete_thread(engine: Engine, call: Call) -> Reply:
+    engine.delete_thread(call.thread_id)
+    return _gone("thread", call.thread_id)
 
 
 def create_message(engine: Engine, call: Call) -> Reply:
@@ -75,10 +97,20 @@ def list_messages(engine: Engine, call: Call) -> Reply:
 
 
 def retrieve_message(engine: Engine, call: Call) -> Reply:
-    for message in engine.thread(call.thread_id).messages:
-        if message.id == call.item_id:
-            return Reply(message.wire())
-    raise errors.not_found("message", call.item_id)
+    return Reply(engine.message(call.thread_id, call.item_id).wire())
+
+
+def update_message(engine: Engine, call: Call) -> Reply:
+    message = engine.message(call.thread_id, call.item_id)
+    check_body(call.operation, call.body)
+    if "metadata" in call.body:
+        message.metadata = dict(call.body["metadata"] or {})
+    return Reply(message.wire())
+
+
+def delete_message(engine: Engine, call: Call) -> Reply:
+    engine.delete_message(call.thread_id, call.item_id)
+    return _gone("thread.message", call.item_id)
 
 
 def create_run(engine: Engine, call: Call) -> Reply:
@@ -159,6 +191,10 @@ def forget(run: Run, listener: Listener) -> None:
     run.listeners[:] = [other for other in run.listeners if other is not listener]
 
 
+def _gone(kind: str, id: str) -> Reply:
+    return Reply({"id": id, "object": f"{kind}.deleted", "deleted": True})
+
+
 def _listen(run: Run, body: JSON) -> Listener | None:
     if not body.get("stream"):
         return None
@@ -205,13 +241,19 @@ OPERATIONS: list[tuple[str, str, str, Operation]] = [
     ("POST", "/assistants", "assistants.create", create_assistant),
     ("GET", "/assistants", "assistants.list", list_assistants),
     ("GET", "/assistants/{item_id}", "assistants.retrieve", retrieve_assistant),
+    ("POST", "/assistants/{item_id}", "assistants.update", update_assistant),
+    ("DELETE", "/assistants/{item_id}", "assistants.delete", delete_assistant),
     ("POST", "/threads", "threads.create", create_thread),
     # Before `/threads/{thread_id}`, which would match it too.
     ("POST", "/threads/runs", "threads.create_and_run", create_thread_and_run),
     ("GET", "/threads/{thread_id}", "threads.retrieve", retrieve_thread),
+    ("POST", "/threads/{thread_id}", "threads.update", update_thread),
+    ("DELETE", "/threads/{thread_id}", "threads.delete", delete_thread),
     ("POST", "/threads/{thread_id}/messages", "messages.create", create_message),
     ("GET", "/threads/{thread_id}/messages", "messages.list", list_messages),
     ("GET", "/threads/{thread_id}/messages/{item_id}", "messages.retrieve", retrieve_message),
+    ("POST", "/threads/{thread_id}/messages/{item_id}", "messages.update", update_message),
+    ("DELETE", "/threads/{thread_id}/messages/{item_id}", "messages.delete", delete_message),
     ("POST", _RUNS, "runs.create", create_run),
     ("GET", _RUNS, "runs.list", list_runs),
     ("GET", _RUN, "runs.retrieve", retrieve_run),

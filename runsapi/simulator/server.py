@@ -36,7 +36,7 @@ PREFIXES = ("/v1", "/openai", "/openai/v1", "/api/projects/{project}")
 
 # Never the key: what is noted here, anybody on the machine may read.
 _NOTED = ("openai-beta", "x-stainless-", "idempotency-key", "user-agent")
-_CHANGES = (".create", ".create_and_run", ".update", ".cancel", ".submit_tool_outputs")
+_CHANGES = (".create", ".create_and_run", ".update", ".delete", ".cancel", ".submit_tool_outputs")
 
 
 class Simulator:

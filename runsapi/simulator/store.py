@@ -44,7 +44,6 @@ class Store:
             StoreError: it is something else, or was written by a later version.
         """
         self._engine = engine
-        self._assistants: set[str] = set()
         self._scenarios: dict[str | None, Scenario] = {}
         self._threads: dict[str, int] = {}
         try:
@@ -70,16 +69,26 @@ class Store:
         engine = self._engine
         touched = engine.lifecycle.touched
         while touched:
-            thread = engine.threads[touched.pop()]
+            thread_id = touched.pop()
+            if thread_id in engine.deleted:
+                self._write("deleted", thread_id, {})
+                self._erase("thread", thread_id)
+                continue
+            thread = engine.threads[thread_id]
             document = _thread_document(thread, engine.clock)
             digest = hash(json.dumps(document))
             # Polls are many, and most of them change nothing.
             if self._threads.get(thread.id) != digest:
                 self._write("thread", thread.id, document)
                 self._threads[thread.id] = digest
-        for new in engine.assistants.keys() - self._assistants:
-            self._write("assistant", new, dataclasses.asdict(engine.assistants[new]))
-            self._assistants.add(new)
+        while engine.touched_assistants:
+            changed = engine.touched_assistants.pop()
+            if changed in engine.deleted:
+                self._write("deleted", changed, {})
+                self._erase("assistant", changed)
+                continue
+            assistant = engine.assistants[changed]
+            self._write("assistant", changed, dataclasses.asdict(assistant))
         for assistant_id, scenario in engine.scenarios.items():
             if self._scenarios.get(assistant_id) is not scenario:
                 self._write("scenario", assistant_id or "", scenario.model_dump(mode="json"))
@@ -94,6 +103,9 @@ class Store:
         text = json.dumps(document, ensure_ascii=False)
         self._file.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", (kind, id, text))
 
+    def _erase(self, kind: str, id: str) -> None:
+        self._file.execute("DELETE FROM objects WHERE kind = ? AND id = ?", (kind, id))
+
     def _read(self, kind: str) -> Iterator[JSON]:
         rows = self._file.execute("SELECT document FROM objects WHERE kind = ?", (kind,))
         for (text,) in rows:
@@ -101,10 +113,11 @@ class Store:
 
     def _load(self) -> None:
         engine = self._engine
+        gone = self._file.execute("SELECT id FROM objects WHERE kind = 'deleted'")
+        engine.deleted.update(row[0] for row in gone)
         for document in self._read("assistant"):
             assistant = _made(Assistant, document)
             engine.assistants[assistant.id] = assistant
-            self._assistants.add(assistant.id)
         for document in self._read("scenario"):
             scenario = Scenario.model_validate(document)
             engine.register(scenario)
