@@ -1,4 +1,4 @@
-"""Workers in processes of their own, so that a test can stop, pause or kill one as machines do."""
+"""Programs of ours in processes of their own: a test can stop, pause or kill one as machines do."""
 
 import asyncio
 import contextlib
@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest_asyncio
 from temporalio.client import Client
@@ -26,10 +27,13 @@ _ROOT = Path(__file__).parents[1]
 _READY_WITHIN = 60.0
 
 
-class WorkerProcess:
-    """`python -m worker`; started and ready once `start` has returned."""
+class ProgramProcess:
+    """A program of ours, which prints one JSON document once it is ready."""
 
-    def __init__(self, environ: dict[str, str], log: Path, root: Path = _ROOT) -> None:
+    def __init__(
+        self, command: Sequence[str], environ: dict[str, str], log: Path, root: Path = _ROOT
+    ) -> None:
+        self._command = command
         self._environ = environ
         self._root = root
         self.log = log
@@ -44,7 +48,7 @@ class WorkerProcess:
         return self._started().pid
 
     async def start(self) -> None:
-        """Start the process and wait until it serves its queue."""
+        """Start the process and wait until it serves."""
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -54,7 +58,7 @@ class WorkerProcess:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "worker",
+                *self._command,
                 "--json",
                 cwd=self._root,
                 env=inherited | self._environ,
@@ -64,7 +68,7 @@ class WorkerProcess:
             )
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), _READY_WITHIN)
-        assert line, f"the worker ended before it was ready:\n{self.log.read_text()[-2000:]}"
+        assert line, f"it ended before it was ready:\n{self.log.read_text()[-2000:]}"
         self.document = json.loads(line)
         assert self.pid == self.document["pid"], line
 
@@ -110,6 +114,32 @@ class WorkerProcess:
         return self._process
 
 
+class WorkerProcess(ProgramProcess):
+    """`python -m worker`; started and ready once `start` has returned."""
+
+    def __init__(self, environ: dict[str, str], log: Path, root: Path = _ROOT) -> None:
+        super().__init__(["worker"], environ, log, root)
+
+
+class ApiProcess(ProgramProcess):
+    """`python -m runlane.api`, on a port that it has again after a kill and another `start`."""
+
+    def __init__(self, environ: dict[str, str], log: Path) -> None:
+        super().__init__([], environ, log)
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        """Its base URL, with `/v1`."""
+        return str(self.document["url"])
+
+    async def start(self) -> None:
+        """Start the process and wait until it answers."""
+        self._command = ["runlane.api", "--open", "--port", str(self._port)]
+        await super().start()
+        self._port = urlsplit(self.url).port or 0
+
+
 class Plant:
     """A Temporal, an upstream and a task queue, and worker processes that come and go."""
 
@@ -129,6 +159,7 @@ class Plant:
         }
         self._data_dir = data_dir
         self._workers: list[WorkerProcess] = []
+        self._apis: list[ApiProcess] = []
 
     def another_lab(self) -> Lab:
         """Return a lab with a thread of its own, served by the same workers."""
@@ -146,6 +177,18 @@ class Plant:
         log = self._data_dir / f"{self.lab.task_queue}-{len(self._workers) + 1}.log"
         process = WorkerProcess(self._environ | environ, log, root)
         self._workers.append(process)
+        await process.start()
+        return process
+
+    async def api(self, **environ: str) -> ApiProcess:
+        """Start one more API in front of the queue, open to this machine.
+
+        Args:
+            environ: Variables beside those that name the plant.
+        """
+        log = self._data_dir / f"{self.lab.task_queue}-api-{len(self._apis) + 1}.log"
+        process = ApiProcess(self._environ | environ, log)
+        self._apis.append(process)
         await process.start()
         return process
 
@@ -173,8 +216,9 @@ class Plant:
         return took
 
     async def dispose(self) -> None:
-        """End every worker that is left."""
-        await asyncio.gather(*(process.dispose() for process in self._workers))
+        """End every process that is left."""
+        processes = (*self._workers, *self._apis)
+        await asyncio.gather(*(process.dispose() for process in processes))
 
 
 async def requests_at(lab: Lab) -> list[float]:
