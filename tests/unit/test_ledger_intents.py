@@ -277,3 +277,27 @@ async def test_an_approval_lets_one_call_run(ledger: Ledger) -> None:
     with pytest.raises(ApprovalSpent, match="another call"):
         await approved(OTHER, replace(KEY, ordinal=1))
     assert [KEY] == [each.key for each in await ledger.intents.of_run(KEY.run_id)]
+
+
+async def test_of_two_workers_one_spends_an_approval(location: Location) -> None:
+    """Over connections of their own, at the same moment, for two calls that are alike."""
+
+    async def spend(ledger: Ledger, ordinal: int, decision: str) -> str:
+        told = {"tool": KEY.tool, "ordinal": ordinal, "decisions": [decision]}
+        who = Execution(id=f"{decision}/{ordinal}", attempt=1, nonce=f"{decision}/{ordinal}")
+        key = replace(KEY, run_id=f"run_{decision}", ordinal=ordinal)
+        event = Event(key=who.id, kind=Kind.EXECUTION, at=datetime.now(UTC), facts=told)
+        try:
+            how, _ = await ledger.intents.begin(
+                key, call_id=f"call_{ordinal}", execution=who, decisions=[decision], events=[event]
+            )
+        except ApprovalSpent:
+            return "spent"
+        return how.value
+
+    async with await Ledger.open(location) as one, await Ledger.open(location) as two:
+        for number in range(20):
+            decision = f"dec_{number}"
+            found = await asyncio.gather(spend(one, 0, decision), spend(two, 1, decision))
+            assert ["new", "spent"] == sorted(found)
+            assert 1 == len(await one.intents.of_run(f"run_{decision}"))
