@@ -26,6 +26,7 @@ from runlane.cli import (
     session,
     shows,
     stops,
+    tokens,
     tools,
 )
 from runlane.cli.options import COMPLETE, Json
@@ -53,6 +54,7 @@ approvals.add_to(app)
 blocked.add_to(app)
 stops.add_to(app)
 tools.add_to(app)
+tokens.add_to(app)
 doctor.add_to(app)
 pruning.add_to(app)
 audit.add_to(app)
