@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from temporalio.client import Client
 
+from ledger import Ledger
 from runlane import blocked, messages, reading, receipts, requests, starting, temporal
 from runlane.approvals import Approvals
 from runlane.client_ledger import ClientLedger
@@ -63,17 +64,20 @@ _T = TypeVar("_T")
 class Runlane:
     """A connection to Temporal, through which runs are started, answered and read."""
 
-    def __init__(self, client: Client, settings: Settings | None = None) -> None:
+    def __init__(
+        self, client: Client, settings: Settings | None = None, ledger: Ledger | None = None
+    ) -> None:
         """Use a Temporal client that somebody connected; `connect` is the usual way.
 
         Args:
             client: it must convert data as `runlane.temporal.data_converter` does.
             settings: for the task queue and the upstream.
+            ledger: held open by the caller; without it one is opened for each call.
         """
         self._client = client
         self._settings = settings or Settings()
-        self.stops = Stops(self._settings, client)
-        self.approvals = Approvals(client, self._settings)
+        self.stops = Stops(self._settings, client, ledger)
+        self.approvals = Approvals(client, self._settings, ledger=ledger)
         self.runs = Runs(client, self._settings, self.stops)
 
     @classmethod

@@ -26,6 +26,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from runlane import search_attributes
 from runlane.errors import RunNotFound
 from runlane.rpc import is_namespace_missing
 from runlane.temporal import failure_message
@@ -72,7 +73,8 @@ async def describe(
         raise
     if description.workflow_type != WORKFLOW:
         raise _not_found(client, run_id)
-    if thread_id is not None and (await known_view(description)).run.thread_id != thread_id:
+    on = description.typed_search_attributes.get(search_attributes.THREAD)
+    if thread_id is not None and on != thread_id:
         text = f"Run {run_id} is not on thread {thread_id}."
         raise RunNotFound(text, param="thread_id")
     return description
@@ -243,6 +245,11 @@ async def _progress(description: WorkflowExecutionDescription) -> _Progress:
                 next_try_at=_seconds(activity.next_attempt_schedule_time.ToDatetime(UTC)),
             )
     return progress
+
+
+async def polled_status(description: WorkflowExecutionDescription) -> str | None:
+    """Return the upstream run's status as the attached poll under way has last told it."""
+    return (await _progress(description)).status
 
 
 async def _reason(description: WorkflowExecutionDescription, activity: PendingActivityInfo) -> str:
