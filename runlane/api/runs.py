@@ -1,6 +1,5 @@
 """The seed's routes of runs."""
 
-import contextlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -57,20 +56,23 @@ async def create_thread_and_run(
     params = _params(body, include)
     # The thread's tools have them; a run has none of its own.
     resources = params.pop("tool_resources", None)
-    thread_id = None
-    if idempotency_key is not None:
-        run_id = derive_run_id(asking.person, idempotency_key)
-        with contextlib.suppress(RunNotFound):
-            # The first request of this key has made the thread.
-            thread_id = (await services.runlane.runs.view(run_id)).run.thread_id
+    # The first request of this key has made the thread.
+    thread_id = await _thread_of(services, asking, idempotency_key)
     if thread_id is None:
         # What can't be asked for leaves no thread behind.
         requests.asked("thread_new", _parts(params)[0])
         thread = {} if resources is None else {"tool_resources": resources}
         thread_id = await create_thread(services, {**thread, **(body.thread or {})})
-    return await _create(
-        services, asking, thread_id, params, key=idempotency_key, after=last_event_id
-    )
+    try:
+        return await _create(
+            services, asking, thread_id, params, key=idempotency_key, after=last_event_id
+        )
+    except refusals.Refusal:
+        # Where both were under way at once, the other request may have made the run.
+        others = await _thread_of(services, asking, idempotency_key)
+        if others is None or others == thread_id:
+            raise
+    return await _create(services, asking, others, params, key=idempotency_key, after=last_event_id)
 
 
 @routes.post("/{thread_id}/runs", response_model=Run, operation_id="createRun")
@@ -240,6 +242,16 @@ async def retrieve_step(
     except StepNotFound:
         raise refusals.not_found("step", step_id) from None
     return JSONResponse(step.model_dump(mode="json"))
+
+
+async def _thread_of(services: Services, asking: Principal, key: str | None) -> str | None:
+    """Return the thread of the run that a key stands for; None while there is none."""
+    if key is None:
+        return None
+    try:
+        return (await services.runlane.runs.view(derive_run_id(asking.person, key))).run.thread_id
+    except RunNotFound:
+        return None
 
 
 async def _create(

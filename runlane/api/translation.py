@@ -88,6 +88,8 @@ class RunIds:
             RunsAPIError: the upstream can't be asked.
             RunlaneError: Temporal can't be asked.
         """
+        if not _OURS.fullmatch(run_id):
+            return None
         try:
             view = await services.runlane.runs.view(run_id, thread_id)
         except RunNotFound:

@@ -1,20 +1,25 @@
 """Threads, messages and assistants through the API, asked by the official SDK."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import openai
 import pytest
 import pytest_asyncio
 from openai.types.beta import FunctionToolParam
+from temporalio.client import Client
 
 from activities.contract import RUN_ID_STAMP
+from ledger.run_record import RunRecord
 from runlane.api.access import Principal, Role
 from runsapi import Assistants, StaticKey
 from tests.api import Api, serving
 from tests.lab import QUICK, Lab, LabRun
 from tests.outsider import Outsider
+from tests.simulator_process import SimulatorProcess
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The Assistants API is deprecated:DeprecationWarning"),
@@ -78,6 +83,32 @@ async def test_a_thread_is_the_upstreams_with_fields_nobody_knows(api: Api, lab:
     assert "unknown_parameter" == refused.value.code
 
 
+async def test_what_is_the_upstreams_is_changed_and_deleted_there(api: Api, lab: Lab) -> None:
+    """Assistants, threads and messages alike; what is gone is told as not found."""
+    beta = api.sdk().beta
+    assistant = await beta.assistants.create(model="gpt-4o")
+    thread = await beta.threads.create()
+    message = await beta.threads.messages.create(thread.id, role="user", content="Hello")
+    named = await beta.assistants.update(assistant.id, name="Orders")
+    marked = await beta.threads.update(thread.id, metadata={"ticket": "7"})
+    seen = await beta.threads.messages.update(
+        message.id, thread_id=thread.id, metadata={"seen": "yes"}
+    )
+    no_message = await beta.threads.messages.delete(message.id, thread_id=thread.id)
+    no_thread = await beta.threads.delete(thread.id)
+    no_assistant = await beta.assistants.delete(assistant.id)
+    with pytest.raises(openai.NotFoundError):
+        await beta.threads.messages.list(thread.id)
+    with pytest.raises(openai.NotFoundError):
+        await beta.assistants.retrieve(assistant.id)
+    assert ("Orders", "gpt-4o") == (named.name, named.model)
+    assert {"ticket": "7"} == marked.metadata
+    assert {"seen": "yes"} == seen.metadata
+    assert [message.id, thread.id, assistant.id] == [
+        each.id for each in (no_message, no_thread, no_assistant) if each.deleted
+    ]
+
+
 async def test_messages_show_the_run_of_ours_that_wrote_them(
     api: Api, lab: Lab, outsider: Outsider
 ) -> None:
@@ -126,6 +157,61 @@ async def test_a_run_that_nobody_here_knows_keeps_its_id(
     assert [plain, foreign] == [each.run_id for each in page.data]
     assert [foreign] == [each.run_id for each in filtered.data]
     assert [] == unknown.data
+
+
+async def test_the_messages_of_a_run_are_found_without_a_worker(
+    client: Client, simulator: SimulatorProcess
+) -> None:
+    """Those of all its upstream runs, by their stamps, while the run waits and nobody answers."""
+    lab = Lab(client, simulator)
+    outsider = Outsider(lab)
+    async with lab.worker():
+        await lab.scenario(rounds=[ASK, {**ASK, "calls": [{"name": "pay"}]}, DONE])
+        run = await lab.start(timing=SOON)
+        view = await run.until(lambda view: bool(view.runlane.pending))
+        outsider.force(str(view.runlane.upstream_run_id), "expired")
+        await run.until(lambda view: view.runlane.parked)
+        await run.submit((view.runlane.pending[0].tool_call_id, "there"))
+        await run.until(lambda view: "pay" in [call.name for call in view.runlane.pending])
+    written = {each["id"] for each in outsider.runs()}
+    async with lab.open_ledger(), serving(lab) as api:
+        page = await api.sdk().beta.threads.messages.list(lab.thread_id, run_id=run.id)
+        whole = await api.sdk().beta.threads.messages.list(lab.thread_id)
+    await run.handle.terminate()
+    outsider.close()
+    assert 2 == len(written)
+    assert 3 == len(page.data)
+    assert page.data == whole.data
+    assert {run.id} == {each.run_id for each in page.data}
+
+
+async def test_a_run_that_temporal_has_forgotten_has_its_messages(
+    api: Api, lab: Lab, outsider: Outsider
+) -> None:
+    """The ledger knows it still, and whose it was: somebody else is shown an empty page."""
+    await lab.scenario(rounds=[DONE])
+    run_id = f"run_{secrets.token_hex(8)}"
+    now = datetime.now(UTC)
+    record = RunRecord(
+        run_id=run_id,
+        owner="ann",
+        thread_id=lab.thread_id,
+        status="completed",
+        created_at=now,
+        updated_at=now,
+    )
+    await lab.ledger.runs.record(record)
+    upstream_run_id = outsider.create(lab.assistant_id, metadata={RUN_ID_STAMP: run_id})
+    outsider.force(upstream_run_id, "completed")
+    page = await api.sdk().beta.threads.messages.list(lab.thread_id, run_id=run_id)
+    somebody = Principal(person="bob", role=Role.READER, token="reading")
+    async with serving(lab, local=somebody) as other:
+        listed = other.sdk().beta.threads.messages.list
+        empty = await listed(lab.thread_id, run_id=run_id)
+        whole = await listed(lab.thread_id)
+    assert [run_id] == [each.run_id for each in page.data]
+    assert [] == empty.data
+    assert page.data == whole.data
 
 
 async def test_whose_an_upstream_run_is_is_asked_once(
@@ -212,6 +298,22 @@ async def test_a_refused_call_makes_no_thread(api: Api, lab: Lab) -> None:
     assert before == lab.simulator.requests(operation="threads.create")["counts"]
 
 
+async def test_a_key_that_is_sent_twice_at_once_has_one_run(api: Api, lab: Lab) -> None:
+    """`create_and_run` sent again while the first is under way answers with the same run."""
+    await lab.scenario(rounds=[ASK])
+    fault = await lab.fault("threads.create", "hold_before", thread_id=None)
+    create = api.sdk().beta.threads.create_and_run
+    headers = {"Idempotency-Key": secrets.token_hex(8)}
+    first = asyncio.create_task(create(assistant_id=lab.assistant_id, extra_headers=headers))
+    await lab.held(fault)
+    second = await create(assistant_id=lab.assistant_id, extra_headers=headers)
+    await lab.release(fault)
+    third = await create(assistant_id=lab.assistant_id, extra_headers=headers)
+    assert second.id == (await first).id == third.id
+    assert second.thread_id == (await first).thread_id == third.thread_id
+    await api.services.runlane.runs.cancel(second.id)
+
+
 async def test_errors_keep_their_class(api: Api, lab: Lab) -> None:
     """Status, words and `retry-after` are the upstream's own."""
     threads = api.sdk().beta.threads
@@ -244,6 +346,28 @@ async def test_a_message_whose_answer_is_lost_is_sent_once(
     assert "upstream_unreachable" == lost.value.code
     assert 1 == await lab.received("messages.create")
     assert ["Once"] == outsider.texts("user")
+
+
+async def test_an_upstream_that_is_down_is_told_as_such(api: Api, lab: Lab) -> None:
+    """With a `retry-after`, for nothing was sent; and its address isn't told."""
+    async with Assistants("http://127.0.0.1:9/v1") as nowhere:
+        object.__setattr__(api.services, "upstream", nowhere)
+        beta = api.sdk().beta
+        told = []
+        for call in (
+            beta.threads.create(),
+            beta.threads.retrieve(lab.thread_id),
+            beta.threads.messages.list(lab.thread_id, run_id="run_1"),
+            beta.assistants.list(),
+            beta.threads.create_and_run(assistant_id=lab.assistant_id),
+        ):
+            with pytest.raises(openai.InternalServerError) as down:
+                await call
+            told.append(down.value)
+    assert {503} == {each.status_code for each in told}
+    assert {"upstream_unreachable"} == {each.code for each in told}
+    assert {"1"} == {each.response.headers["retry-after"] for each in told}
+    assert not [each for each in told if "127.0.0.1" in each.response.text]
 
 
 async def test_a_read_whose_answer_is_lost_may_be_asked_again(api: Api, lab: Lab) -> None:
