@@ -1,18 +1,17 @@
-"""The parts of `runlane up` as child processes: Temporal, a worker, and the simulator if asked for.
+"""The parts of `runlane up` as child processes: Temporal, a worker, the API, and the simulator.
 
-What dies is started again; what ends, ends in order: the worker first, while everything it may
-have to report to still answers.
+What dies is started again; what ends, ends in order: the API and the worker first, while everything
+they may have to report to still answers.
 """
 
 import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,27 +19,22 @@ from typing import Any
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
 from temporalio.client import Client
 
-from runlane import key_check, key_file, room
+from ledger import LedgerError
+from runlane import key_check, key_file, own_api, ports, room
 from runlane.attention import Attention
 from runlane.children import Child, ChildFailed, how_it_ended, python_module
 from runlane.decisions import keys
 from runlane.embedded import NAMESPACE, EmbeddedTemporal, EmbeddedTemporalError, PortTaken
-from runlane.errors import ExitCode, InvalidRequest, RunlaneError
+from runlane.errors import ExitCode, RunlaneError
 from runlane.ledger_access import open_ledger
 from runlane.news import News
+from runlane.ports import LOOPBACK, port_of
 from runlane.search_attributes import SearchAttributesMissing
 from runlane.settings import Settings
 from runlane.temporal import connect
+from runlane.up_options import REAL_UPSTREAM, UpOptions
 from runlane.upstream import UPSTREAM_URL_KEY
 
-DEFAULT_DATA_DIR = Path(".runlane")
-DEFAULT_TEMPORAL_PORT = 7233
-DEFAULT_UI_PORT = 8233
-"""For another Temporal port it is that one plus 1,000, as with Temporal's own command line."""
-
-_UI_PORT_OFFSET = DEFAULT_UI_PORT - DEFAULT_TEMPORAL_PORT
-_LOOPBACK = "127.0.0.1"
-_HIGHEST_PORT = 65_535
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 # A child that lived this long is not one that dies again and again.
@@ -48,9 +42,6 @@ _PROVEN_SECONDS = 60.0
 _TEMPORAL_ATTEMPTS = 5
 _BETWEEN_LOOKS_AT_DISK = 10.0
 _BETWEEN_LOOKS_AT_LEDGER = 10.0
-
-# The simulator takes no key, and what authenticates elsewhere must not be sent to it.
-_REAL_UPSTREAM = ("RUNLANE_UPSTREAM_URL", "RUNLANE_UPSTREAM_API", "RUNLANE_UPSTREAM_AUTH")
 
 
 def say(text: str) -> None:
@@ -67,68 +58,8 @@ class UpError(RunlaneError):
     type = "up_error"
 
 
-@dataclass(frozen=True, kw_only=True)
-class UpOptions:
-    """What `up` is asked for, checked."""
-
-    settings: Settings
-    data_dir: Path
-    temporal_port: int
-    """0 takes a free one."""
-    ui_port: int
-    simulate: bool
-    """Execute runs in the simulator, whatever upstream is configured."""
-    accept_server_version: bool = False
-    """Go on with the database of another version of Temporal's server."""
-
-    @classmethod
-    def from_env(
-        cls,
-        *,
-        simulate: bool,
-        temporal_port: int | None = None,
-        ui_port: int | None = None,
-        data_dir: Path | None = None,
-        accept_server_version: bool = False,
-        environ: Mapping[str, str] = os.environ,
-    ) -> "UpOptions":
-        """Fill in what wasn't said from the environment and the defaults.
-
-        Raises:
-            InvalidRequest: nobody says where runs are executed, or a port is none.
-            SettingsError: a variable can't be used.
-        """
-        for port, option in ((temporal_port, "--temporal-port"), (ui_port, "--ui-port")):
-            if port is not None and not 0 <= port <= _HIGHEST_PORT:
-                text = f"{option} must be between 1 and {_HIGHEST_PORT:,}, or 0 for a free port."
-                raise InvalidRequest(text, param=option)
-        if simulate:
-            environ = {k: v for k, v in environ.items() if not k.startswith(_REAL_UPSTREAM)}
-        settings = Settings.from_env(environ)
-        if settings.upstream_url is None and not simulate:
-            text = (
-                "Nobody says where runs are executed. Set RUNLANE_UPSTREAM_URL to your upstream "
-                "(and RUNLANE_UPSTREAM_API_KEY), or try it without one: runlane up --simulate"
-            )
-            raise InvalidRequest(text, param="RUNLANE_UPSTREAM_URL", code="no_upstream")
-        port = DEFAULT_TEMPORAL_PORT if temporal_port is None else temporal_port
-        return cls(
-            settings=settings,
-            data_dir=(data_dir or settings.data_dir or DEFAULT_DATA_DIR).absolute(),
-            temporal_port=port,
-            ui_port=_ui_port(port) if ui_port is None else ui_port,
-            simulate=simulate,
-            accept_server_version=accept_server_version,
-        )
-
-
-def _ui_port(temporal_port: int) -> int:
-    shifted = temporal_port + _UI_PORT_OFFSET
-    return shifted if temporal_port and shifted <= _HIGHEST_PORT else 0
-
-
 class Parts:
-    """Embedded Temporal, the simulator and a worker, alive inside `async with`.
+    """Embedded Temporal, the simulator, a worker and the API, alive inside `async with`.
 
     `keep` restarts what dies. The demonstration uses the parts without it.
     """
@@ -161,6 +92,11 @@ class Parts:
         )
         self._simulator: Child | None = None
         self._worker: Child | None = None
+        self._api: Child | None = None
+        self.api_url: str | None = None
+        """With `/v1`; None: it isn't served."""
+        self.is_open = True
+        """Whether nobody had made a token when it was started."""
 
     @property
     def temporal(self) -> EmbeddedTemporal:
@@ -175,7 +111,7 @@ class Parts:
 
     def document(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        simulator = self._simulator
+        simulator, api = self._simulator, self._api
         return {
             "pid": os.getpid(),
             "temporal": self._temporal.address,
@@ -184,17 +120,19 @@ class Parts:
             "ui": self._temporal.ui_url,
             "upstream": self.upstream_url,
             "simulated": self.options.simulate,
+            "api": self.api_url,
             "data_dir": str(self.options.data_dir),
             "temporal_pid": self._temporal.pid,
             "worker_pid": self.worker.pid,
             "simulator_pid": None if simulator is None else simulator.pid,
+            "api_pid": None if api is None else api.pid,
         }
 
     def client_environ(self) -> dict[str, str]:
         """Return the environment in which commands and workers find these parts."""
         environ = {k: v for k, v in self._environ.items() if not k.startswith("TEMPORAL_")}
         if self.options.simulate:
-            environ = {k: v for k, v in environ.items() if not k.startswith(_REAL_UPSTREAM)}
+            environ = {k: v for k, v in environ.items() if not k.startswith(REAL_UPSTREAM)}
         return environ | {
             "TEMPORAL_ADDRESS": self._temporal.address,
             "TEMPORAL_NAMESPACE": NAMESPACE,
@@ -212,6 +150,7 @@ class Parts:
         """
         try:
             _make(self.options.data_dir)
+            self._choose_api_port()
             self._say(f"Starting Temporal, with its state in {self.options.data_dir} ...")
             self._ends.push_async_callback(self._stop_temporal)
             await self._start_temporal()
@@ -221,8 +160,12 @@ class Parts:
                 self._say("Starting the simulator ...")
                 await self._start_simulator()
             await self._tell_others()
-            self._say("Starting a worker ...")
-            await self.start_worker()
+            if self.api_url is None:
+                self._say("Starting a worker ...")
+                await self.start_worker()
+            else:
+                self._say("Starting a worker and the API ...")
+                await self._start_worker_and_api()
         except BaseException:
             await self._ends.aclose()
             raise
@@ -234,7 +177,7 @@ class Parts:
 
     def kill_now(self) -> None:
         """Kill what is still there; `__aexit__` then has nothing to wait for."""
-        for child in (self._worker, self._simulator):
+        for child in (self._api, self._worker, self._simulator):
             if child is not None:
                 child.kill_now()
         with suppress(EmbeddedTemporalError, ProcessLookupError):
@@ -252,8 +195,7 @@ class Parts:
             self._watch_room(),
             self._tell_news(),
         ]
-        if self._simulator is not None:
-            keepers.append(self._keep(self._simulator))
+        keepers += [self._keep(each) for each in (self._simulator, self._api) if each is not None]
         tasks = [asyncio.ensure_future(keeper) for keeper in keepers]
         try:
             await asyncio.gather(*tasks)
@@ -276,6 +218,43 @@ class Parts:
         await _started(worker)
         return worker
 
+    def _choose_api_port(self) -> None:
+        """Choose it once: a client finds the API where it was, when it was started again."""
+        port = self.options.api_port
+        if port is None:
+            return
+        if port and not ports.is_free(port):
+            text = f"Port {port} is taken. Choose another for the API with --api-port, 0 for any."
+            raise UpError(text, param="--api-port", code="port_taken")
+        self.api_url = f"http://{LOOPBACK}:{port or ports.free_port()}/v1"
+
+    async def _start_worker_and_api(self) -> None:
+        """Start both side by side; where both fail, what the worker says is told."""
+        done = await asyncio.gather(self.start_worker(), self._start_api(), return_exceptions=True)
+        for each in done:
+            if isinstance(each, BaseException):
+                raise each
+
+    async def _start_api(self) -> None:
+        assert self.api_url is not None
+        data_dir = self.options.data_dir
+        port = str(port_of(self.api_url.removesuffix("/v1")))
+        self._api = api = Child(
+            "API",
+            python_module("runlane.api", *("--host", LOOPBACK, "--port", port), "--json", "--open"),
+            environ=self.client_environ(),
+            log_path=data_dir / "api.log",
+            on_line=Attention(self._say, "API"),
+        )
+        self._ends.push_async_callback(api.stop)
+        await _started(api)
+        try:
+            self.is_open = not await own_api.let_in(self.options.settings, data_dir, self.api_url)
+        except (LedgerError, OSError) as error:
+            text = f"Commands can't be let in to the API: {error}"
+            raise UpError(text, code="api_failed") from None
+        self._ends.callback(own_api.forget, data_dir)
+
     async def _start_temporal(self) -> None:
         try:
             await self._temporal.start()
@@ -291,13 +270,13 @@ class Parts:
 
     async def _start_simulator(self) -> None:
         port = self._simulator_port()
-        self.upstream_url = f"http://{_LOOPBACK}:{port}/v1"
+        self.upstream_url = f"http://{LOOPBACK}:{port}/v1"
         data_dir = self.options.data_dir
         self._simulator = simulator = Child(
             "simulator",
             python_module(
                 "runsapi.simulator",
-                *("--host", _LOOPBACK, "--port", str(port)),
+                *("--host", LOOPBACK, "--port", str(port)),
                 *("--state", str(data_dir / "simulator.db")),
             ),
             # It reads none of our variables, and some are secrets.
@@ -318,7 +297,7 @@ class Parts:
         wanted = 0
         with suppress(OSError, ValueError, KeyError, TypeError):
             wanted = int(json.loads(memory.read_text(encoding="utf-8"))["port"])
-        port = _free_port(wanted)
+        port = ports.free_port(wanted)
         if port == wanted:
             return port
         if wanted:
@@ -465,25 +444,7 @@ async def _started(child: Child) -> None:
     try:
         await child.start()
     except ChildFailed as error:
-        failure = UpError(str(error), code=f"{child.name}_failed")
+        failure = UpError(str(error), code=f"{child.name.lower()}_failed")
         known = error.status is not None and error.status in set(ExitCode)
         failure.exit_code = ExitCode(error.status) if known and error.status else ExitCode.OTHER
         raise failure from None
-
-
-def _free_port(wanted: int) -> int:
-    with socket.socket() as probe:
-        # As the simulator binds: connections of its predecessor in TIME_WAIT don't count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        for port in (wanted, 0):
-            try:
-                probe.bind((_LOOPBACK, port))
-            except (OSError, OverflowError):
-                continue
-            return int(probe.getsockname()[1])
-    msg = f"There is no free port on {_LOOPBACK}."
-    raise UpError(msg)
-
-
-def port_of(address: str) -> int:
-    return int(address.rpartition(":")[2])

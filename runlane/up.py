@@ -1,4 +1,4 @@
-"""`runlane up`: Temporal, a worker and, if asked for, the simulator, from one command."""
+"""`runlane up`: Temporal, a worker, the API and, if asked for, the simulator, from one command."""
 
 import asyncio
 import json
@@ -13,10 +13,12 @@ from pathlib import Path
 from runlane.doctor import upstream_problem
 from runlane.embedded import NAMESPACE
 from runlane.errors import ExitCode
-from runlane.parts import Parts, UpOptions, port_of, say
+from runlane.parts import Parts, say
+from runlane.ports import port_of
 from runlane.settings import Settings, SettingsError
 from runlane.temporal import DEFAULT_ADDRESS, connect_config
 from runlane.tools.declared import DEFAULT_FILE
+from runlane.up_options import UpOptions
 
 
 def run_up(
@@ -24,6 +26,7 @@ def run_up(
     simulate: bool = False,
     temporal_port: int | None = None,
     ui_port: int | None = None,
+    api_port: int | None = None,
     data_dir: Path | None = None,
     accept_server_version: bool = False,
     as_json: bool = False,
@@ -41,6 +44,8 @@ def run_up(
         simulate=simulate,
         temporal_port=temporal_port,
         ui_port=ui_port,
+        api_port=api_port,
+        serves_api=True,
         data_dir=data_dir,
         accept_server_version=accept_server_version,
     )
@@ -121,6 +126,8 @@ def _ready_lines(parts: Parts) -> list[str]:
         "",
         f"  Temporal   {parts.temporal.address}, namespace {NAMESPACE}",
         f"  Web UI     {parts.temporal.ui_url}",
+        f"  API        {parts.api_url}",
+        *_who_may(parts),
         f"  Upstream   {upstream}",
         f"  Data       {options.data_dir}, with the logs",
         "",
@@ -145,6 +152,15 @@ def _ready_lines(parts: Parts) -> list[str]:
         create = "  runlane create --thread YOUR_THREAD --assistant YOUR_ASSISTANT"
         lines += [*tools, f"{create}{' --with-tools' if tools else ''} --wait"]
     return [*lines, ""]
+
+
+def _who_may(parts: Parts) -> list[str]:
+    if not parts.is_open:
+        return ["             for whoever has a token:  runlane token list"]
+    return [
+        "             open to this machine, as you, while nobody has made a token:",
+        "             runlane token create --name NAME --person PERSON --role operator",
+    ]
 
 
 def _with_tools(settings: Settings, here: Path) -> list[str]:

@@ -38,6 +38,9 @@ def _up(
     ui_port: Annotated[
         int | None, typer.Option("--ui-port", metavar="N", help="Port of Temporal's UI.")
     ] = None,
+    api_port: Annotated[
+        int | None, typer.Option("--api-port", metavar="N", help="Port of the API.")
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", metavar="DIR", help="Where the state lies.")
     ] = None,
@@ -50,7 +53,7 @@ def _up(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Start Temporal and a worker on this machine.
+    """Start Temporal, a worker and the API on this machine.
 
     With --simulate, an upstream too: no key is needed and no model is asked. The state survives a
     restart.
@@ -63,6 +66,7 @@ def _up(
             simulate=simulate,
             temporal_port=temporal_port,
             ui_port=ui_port,
+            api_port=api_port,
             data_dir=data_dir,
             accept_server_version=accept_server_version,
             as_json=session.wants_json(),

@@ -21,8 +21,9 @@ from runlane.demo import acts, shop
 from runlane.demo.screen import Screen
 from runlane.demo.stage import STEP_SECONDS, Stage, expect, scripts
 from runlane.errors import ExitCode, RunlaneError
-from runlane.parts import DEFAULT_DATA_DIR, Parts, UpOptions
+from runlane.parts import Parts
 from runlane.up import ending_signals
+from runlane.up_options import DEFAULT_DATA_DIR, UpOptions
 
 if TYPE_CHECKING:
     from workflows.contract import RunView

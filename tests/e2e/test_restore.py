@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from runlane import Runlane
 from runlane.embedded import EmbeddedTemporal
-from runlane.parts import port_of
+from runlane.ports import port_of
 from runlane.settings import Settings
 from runlane.temporal import connect
 from tests.lab import QUICK, Lab, LabRun

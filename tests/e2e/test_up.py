@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from runlane import own_api
 from runlane.decisions import keys as decisions
 from runlane.settings import Settings
 from runlane.temporal import connect
@@ -67,7 +68,7 @@ class Up:
     @property
     def pids(self) -> list[int]:
         """Its children at the start."""
-        names = ("temporal_pid", "worker_pid", "simulator_pid")
+        names = ("temporal_pid", "worker_pid", "simulator_pid", "api_pid")
         return [self.document[name] for name in names if self.document[name] is not None]
 
     def environ(self) -> dict[str, str]:
@@ -168,7 +169,7 @@ def test_a_signal_is_its_normal_end(tmp_path: Path, number: int) -> None:
     with up(tmp_path, "--simulate") as started:
         pids = started.pids
 
-        assert 3 == len(pids)
+        assert 4 == len(pids)
         assert 0 == started.stop(number)
         assert_gone(pids, seconds=5)
         assert f"kept in {tmp_path / '.runlane'}" in started.said
@@ -262,6 +263,25 @@ def test_a_dead_worker_is_replaced(tmp_path: Path) -> None:
 
         assert "completed" == create(started, tmp_path, "--wait")["status"]
         assert 0 == started.stop()
+
+
+def test_a_dead_api_is_replaced_at_its_address(tmp_path: Path) -> None:
+    """Clients find it again where it was; the token of `up` is good there, and gone at the end."""
+    with up(tmp_path, "--simulate") as started:
+        data_dir, url = tmp_path / ".runlane", started.document["api"]
+        secret = (data_dir / own_api.TOKEN_FILE).read_text().strip()
+        os.kill(started.document["api_pid"], signal.SIGKILL)
+        started.wait_said("The API is back")
+        headers = {"authorization": f"Bearer {secret}"}
+        known = httpx.get(f"{url}/stops", headers=headers, trust_env=False)
+        headers = {"authorization": "Bearer rl_nobody"}
+        stranger = httpx.get(f"{url}/stops", headers=headers, trust_env=False)
+        mode = (data_dir / own_api.TOKEN_FILE).stat().st_mode & 0o777
+        assert 0 == started.stop()
+
+    assert (200, 401, 0o600) == (known.status_code, stranger.status_code, mode)
+    assert not (data_dir / own_api.FILE).exists()
+    assert not (data_dir / own_api.TOKEN_FILE).exists()
 
 
 def test_a_dead_simulator_is_replaced_at_its_address(tmp_path: Path) -> None:
@@ -389,20 +409,21 @@ def test_no_upstream_is_an_error_that_says_so(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("option", ["--temporal-port", "--ui-port"])
+@pytest.mark.parametrize("option", ["--temporal-port", "--ui-port", "--api-port"])
 def test_a_taken_port_is_named_with_its_option(tmp_path: Path, option: str) -> None:
     """Exit code 1, at once, with the option that helps."""
-    other = {"--temporal-port": "--ui-port", "--ui-port": "--temporal-port"}[option]
+    others = {"--temporal-port", "--ui-port", "--api-port"} - {option}
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        options = ("--simulate", option, str(port), other, "0")
+        free = [word for other in sorted(others) for word in (other, "0")]
+        options = ("--simulate", option, str(port), *free)
         done = runlane("up", *options, environ=clean(), cwd=tmp_path)
 
     assert 1 == done.returncode
     assert f"Port {port} " in done.stderr
-    assert f"with {option}." in done.stderr
+    assert f"with {option}" in done.stderr
 
 
 def test_a_second_up_on_the_same_data_is_refused(tmp_path: Path) -> None:
