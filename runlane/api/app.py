@@ -15,6 +15,7 @@ from runlane.api import (
     refusals,
     runs,
     stops,
+    streams,
     threads,
     tokens,
     tools,
@@ -59,6 +60,7 @@ def create_app(services: Callable[[], AbstractAsyncContextManager[Services]]) ->
     # `/v1/threads/runs` goes before `/v1/threads/{thread_id}`, which would match it too.
     for module in (
         runs,
+        streams,
         threads,
         messages,
         assistants,

@@ -190,7 +190,7 @@ async def submit_tool_outputs(
     await submit(services, asking, view, outputs)
     if body.stream:
         calls = [each["tool_call_id"] for each in outputs]
-        return await streams.stream(services, run_id, after=last_event_id, answering=calls)
+        return streams.stream(services, view, after=last_event_id, answering=calls)
     return _answer(await find_run(services, asking, thread_id, run_id), include)
 
 
@@ -268,7 +268,7 @@ async def _create(
     given, with_runlane = _parts(params)
     view = await _begun(services, asking, thread_id, given, key=key, is_retry=is_retry)
     if wants_stream:
-        return await streams.stream(services, view.run.id, after=after)
+        return streams.stream(services, view, after=after)
     return _answer(view, with_runlane)
 
 

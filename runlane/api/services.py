@@ -8,8 +8,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from ledger import Ledger
+from runlane import temporal
 from runlane.api.access import Access, Principal
 from runlane.api.begun import Begun
+from runlane.api.readers import Readers
 from runlane.api.translation import RunIds
 from runlane.ledger_access import open_ledger
 from runlane.orchestrator import Runlane
@@ -27,6 +29,7 @@ class Services:
     upstream: Assistants
     access: Access
     begun: Begun = field(default_factory=Begun)
+    readers: Readers = field(default_factory=Readers)
     run_ids: RunIds = field(default_factory=RunIds)
 
 
@@ -42,20 +45,21 @@ async def opened(settings: Settings, *, local: Principal | None = None) -> Async
         RunlaneError: something doesn't answer, or can't be used.
         SettingsError: a variable can't be used.
     """
-    runlane = await Runlane.connect(settings)
+    client = await temporal.connect(settings)
     async with (
-        await open_ledger(settings, runlane.temporal) as ledger,
-        await find_upstream(runlane.temporal, settings) as upstream,
+        await open_ledger(settings, client) as ledger,
+        await find_upstream(client, settings) as upstream,
     ):
         yield Services(
-            runlane=runlane,
+            runlane=Runlane(client, settings, ledger),
             ledger=ledger,
             upstream=upstream,
             access=Access(ledger, local=local, trusted_user_header=settings.trusted_user_header),
         )
 
 
-def _of(request: Request) -> Services:
+# Not `def`: that would cost each request a thread.
+async def _of(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
