@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 
-from benchmarks import decisions, figures, history, latency, memory, submit, throughput, week
+from benchmarks import api, decisions, figures, history, latency, memory, submit, throughput, week
 from benchmarks.parts import Site
 from benchmarks.progress import Progress
 
@@ -35,6 +35,7 @@ SUBJECTS: dict[str, Measure] = {
     "latency": latency.measure,
     "submit": submit.measure,
     "decisions": decisions.measure,
+    "api": api.measure,
     "memory": memory.measure,
     "week": week.measure,
 }

@@ -33,6 +33,8 @@ class Row:
     """`create_and_poll` in the caller's process, looking once a second."""
     loop_5s: float | None = None
     """The same, every five seconds: what the SDKs do unless told otherwise."""
+    upstream: float | None = None
+    """The same request, sent to the upstream itself."""
     target: Target | None = None
 
 
@@ -50,7 +52,7 @@ def table(rows: Iterable[Row], title: str) -> Table:
     """Return the table as it is printed."""
     shown = Table(title=title, title_justify="left", box=box.SIMPLE)
     shown.add_column("figure")
-    for name in ("Runlane", "plain\nworkflow", "loop\nof 1 s", "loop\nof 5 s"):
+    for name in ("Runlane", "plain\nworkflow", "loop\nof 1 s", "loop\nof 5 s", "up-\nstream"):
         shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("to reach", max_width=15)
     shown.add_column("reached", no_wrap=True)
@@ -59,7 +61,7 @@ def table(rows: Iterable[Row], title: str) -> Table:
         if before is not None and row.subject != before:
             shown.add_section()
         before = row.subject
-        values = (row.runlane, row.workflow, row.loop_1s, row.loop_5s)
+        values = (row.runlane, row.workflow, row.loop_1s, row.loop_5s, row.upstream)
         shown.add_row(
             f"{row.what}, {row.unit}" if row.unit else row.what,
             *(_number(value) for value in values),

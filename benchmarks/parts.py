@@ -133,6 +133,28 @@ class Site:
             yield RunlaneWorker(pid, Runlane(self.client, settings))
 
     @asynccontextmanager
+    async def api(self, worker: RunlaneWorker, data_dir: Path | None = None) -> AsyncIterator[str]:
+        """Start a `runlane api` for a worker's runs; yield its base URL.
+
+        Args:
+            worker: of the runs.
+            data_dir: of its ledger; default: the site's.
+        """
+        child = self._child(
+            f"api of {worker.client.settings.task_queue}",
+            "runlane.api",
+            *("--json", "--port", "0", "--open"),
+            RUNLANE_TASK_QUEUE=worker.client.settings.task_queue,
+            RUNLANE_UPSTREAM_URL=self.upstream.url,
+            RUNLANE_DATA_DIR=str(data_dir or self.data_dir),
+            **self._temporal_environ,
+        )
+        try:
+            yield (await child.start())["url"]
+        finally:
+            await child.kill()
+
+    @asynccontextmanager
     async def _plain_worker(self) -> AsyncIterator[PlainWorker]:
         async with self._worker("plain", "benchmarks.plain_worker") as (pid, task_queue):
             yield PlainWorker(pid, self.client, task_queue)
