@@ -148,8 +148,8 @@ def _is_stream(headers: Mapping[str, str]) -> bool:
 
 def _too_large(most: int) -> Refusal:
     text = f"A body must have at most {most:,} bytes."
-    headers = {"connection": "close"}
-    return Refusal(text, status=413, code="body_too_large", headers=headers)
+    # The connection stays: what still comes is read and thrown away, else no caller would see why.
+    return Refusal(text, status=413, code="body_too_large")
 
 
 def _too_slow(scope: Scope, seconds: float) -> Refusal:

@@ -17,12 +17,12 @@ from runlane.monitoring import metrics  # noqa: F401 - it sets what all metrics 
 REGISTRY = CollectorRegistry()
 NO_ROUTE = "none"
 """In place of a route, where none matches."""
-GONE = 499
-"""In place of a status, where the caller went away before there was one."""
+UNANSWERED = 499
+"""In place of a status, where the request was cut off before there was one."""
 
 REQUESTS = Counter(
     "runlane_api_requests",
-    "Requests to the HTTP API that ended, by route and status; 499: the caller went away.",
+    "Requests to the HTTP API that ended, by route and status; 499: cut off before.",
     ["route", "method", "status"],
     registry=REGISTRY,
 )
@@ -57,7 +57,7 @@ class Watching:
             await self._app(scope, receive, send)
             return
         began_at = time.monotonic()
-        status = GONE
+        status = UNANSWERED
         seconds: float | None = None
 
         async def noted(message: Message) -> None:

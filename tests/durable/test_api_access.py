@@ -1,11 +1,15 @@
 """Who may do what at the API as it is served: tokens, roles, owners, and the open mode."""
 
 import asyncio
+import json
+import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -348,6 +352,90 @@ async def test_nobody_is_let_in_while_the_ledger_does_not_answer(lab: Lab) -> No
 
     assert (503, "ledger_unreachable") == (answer.status_code, answer.json()["error"]["code"])
     assert (503, "no answer from the ledger") == (ready.status_code, ready.json()["reason"])
+
+
+async def test_probes_and_scrapers(api: Api, lab: Lab) -> None:
+    """Alive and ready without a token; figures with one, by route and never by path."""
+    token = await api.token(Role.READER, name="prometheus")
+    await api.http(token).get(f"/threads/{lab.thread_id}/runs")
+
+    assert {"status": "ok"} == (await ask(api, "GET", "/healthz", None)).json()
+    assert {"status": "ok"} == (await ask(api, "GET", "/readyz", None)).json()
+    figures = await ask(api, "GET", "/metrics", token)
+    assert figures.headers["content-type"].startswith("text/plain")
+    label = 'route="/v1/threads/{thread_id}/runs"'
+    assert f'runlane_api_requests_total{{method="GET",{label},status="200"}}' in figures.text
+    assert "runlane_build_info" in figures.text
+    assert lab.thread_id not in figures.text
+
+
+async def test_the_log_names_the_token_and_no_path(
+    api: Api, lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The token's name, the route as a template; neither ids nor query, nor the secret."""
+    token = await api.token(Role.READER, name="looker")
+    with caplog.at_level("DEBUG", "runlane.api"):
+        await api.http(token).get(f"/threads/{lab.thread_id}/runs", params={"after": "hush"})
+
+    [line] = [each for each in caplog.records if each.name == "runlane.api"]
+    assert "by looker" in line.getMessage()
+    assert line.getMessage().startswith("GET /v1/threads/{thread_id}/runs ")
+    for word in (lab.thread_id, "hush", token, tokens.digest_of(token)):
+        assert word not in caplog.text
+
+
+async def runlane(*args: str, **environ: str) -> tuple[int, str, str]:
+    """Call the command line where nothing but the API is named; exit code, output, words."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RUNLANE_", "TEMPORAL_"))
+    }
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name("runlane")),
+        *args,
+        env={**kept, **environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_command_line_goes_through_the_api(api: Api, tmp_path: Path) -> None:
+    """It needs neither Temporal nor the ledger; texts and exit codes are as without the API."""
+    file = tmp_path / "token"
+    file.write_text(await api.token(Role.ADMIN, person="root", name="roots"))
+    admin = {"RUNLANE_API_URL": api.url, "RUNLANE_TOKEN_FILE": str(file)}
+    reader = {"RUNLANE_API_URL": api.url, "RUNLANE_TOKEN": await api.token(Role.READER)}
+    create = [
+        "token",
+        "create",
+        "--name",
+        "shop",
+        "--person",
+        "ann",
+        "--role",
+        "operator",
+        "--expires",
+        "1h",
+    ]
+
+    code, out, err = await runlane(*create, **admin)
+    assert (0, True) == (code, tokens.is_ours(out)), err
+    [made] = [each for each in await api.services.ledger.tokens.standing() if each.name == "shop"]
+    assert ("root", tokens.digest_of(out.strip())) == (made.made_by, made.digest)
+    assert 8 == (await runlane(*create, **admin))[0]
+    code, out, _ = await runlane("token", "revoke", "shop", "--json", **admin)
+    assert (0, "shop") == (code, json.loads(out)["name"])
+    assert 6 == (await runlane("token", "revoke", "shop", **admin))[0]
+    code, _, err = await runlane("token", "list", **reader)
+    assert (8, True) == (code, "This needs a token of the role admin" in err)
+    code, _, err = await runlane("token", "list", RUNLANE_API_URL=api.url)
+    assert (8, True) == (code, "RUNLANE_TOKEN" in err)
+    code, _, err = await runlane("token", "list", RUNLANE_API_URL="http://127.0.0.1:9/v1")
+    assert (5, True) == (code, "The API at http://127.0.0.1:9/v1 can't be reached" in err)
 
 
 def test_a_token_shows_its_secret_to_no_log() -> None:
