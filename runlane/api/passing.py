@@ -46,7 +46,8 @@ class Sent(BaseModel):
 
     def as_sent(self) -> dict[str, Any]:
         """Return the fields that were given, with the nulls among them."""
-        return self.model_dump(mode="json", exclude_unset=True)
+        # Not as JSON: that would make null of a number that no JSON has, which is to be refused.
+        return self.model_dump(exclude_unset=True)
 
 
 Metadata = Annotated[

@@ -214,6 +214,45 @@ async def test_a_run_that_temporal_has_forgotten_has_its_messages(
     assert page.data == whole.data
 
 
+async def test_anothers_run_shows_no_messages(api: Api, lab: Lab) -> None:
+    """Asked for by its id, it is as if there were no such run; by whose it is, they are there."""
+    await lab.scenario(rounds=[DONE])
+    ann = Principal(person="ann", role=Role.OPERATOR, token="of-ann")
+    bob = Principal(person="bob", role=Role.OPERATOR, token="of-bob")
+    async with serving(lab, local=ann) as hers, serving(lab, local=bob) as his:
+        run = await hers.sdk().beta.threads.runs.create_and_poll(
+            thread_id=lab.thread_id, assistant_id=lab.assistant_id, poll_interval_ms=100
+        )
+        pages = [
+            await each.sdk().beta.threads.messages.list(lab.thread_id, run_id=run.id)
+            for each in (hers, his)
+        ]
+    assert [[run.id], []] == [[each.run_id for each in page.data] for page in pages]
+
+
+async def test_a_thread_needs_no_body(api: Api, lab: Lab) -> None:
+    """As curl sends it; what is no JSON object is refused here, and isn't sent."""
+    http = api.http()
+    made = await http.post("/threads")
+    before = len(lab.simulator.requests()["data"])
+    refused = [
+        await http.post(path, content=body, headers={"content-type": "application/json"})
+        for path, body in (
+            ("/threads", "[]"),
+            ("/threads", "{"),
+            ("/threads", '{"metadata": {"a": NaN}}'),
+            ("/assistants", '{"model": "m", "temperature": NaN}'),
+            ("/assistants", "{}"),
+            (f"/threads/{lab.thread_id}/messages", '{"role": "user", "content": "\\ud800"}'),
+            (f"/threads/{lab.thread_id}/messages", '{"role": "user"}'),
+        )
+    ]
+    assert "thread" == made.json()["object"]
+    assert [400] * 7 == [answer.status_code for answer in refused]
+    assert all(answer.json()["error"]["message"] for answer in refused)
+    assert before == len(lab.simulator.requests()["data"])
+
+
 async def test_whose_an_upstream_run_is_is_asked_once(
     api: Api, lab: Lab, outsider: Outsider
 ) -> None:
