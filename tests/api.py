@@ -65,10 +65,17 @@ class Api:
 
 @asynccontextmanager
 async def serving(
-    lab: Lab, *, local: Principal | None = ADMIN, trusted_user_header: str | None = None
+    lab: Lab,
+    *,
+    local: Principal | None = ADMIN,
+    trusted_user_header: str | None = None,
+    **more: Any,
 ) -> AsyncIterator[Api]:
-    """Serve the API for a lab's queue, ledger and upstream; without `local`, to tokens alone."""
-    settings = Settings(task_queue=lab.task_queue, upstream_url=lab.simulator.url)
+    """Serve the API for a lab's queue, ledger and upstream; without `local`, to tokens alone.
+
+    `more` are settings.
+    """
+    settings = Settings(task_queue=lab.task_queue, upstream_url=lab.simulator.url, **more)
     async with Assistants(lab.simulator.url) as upstream:
         services = Services(
             runlane=Runlane(lab.client, settings),
@@ -91,8 +98,11 @@ async def serving(
         try:
             while not server.started:
                 await asyncio.sleep(0.01)
-            yield (api := Api(f"http://127.0.0.1:{port}/v1", services))
-            await api.close()
+            api = Api(f"http://127.0.0.1:{port}/v1", services)
+            try:
+                yield api
+            finally:
+                await api.close()
         finally:
             server.should_exit = True
             await serving
