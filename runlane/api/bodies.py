@@ -6,7 +6,7 @@ The bodies are described loosely here and checked in full where every face's are
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from runsapi import Run, RunStep
 
@@ -15,6 +15,22 @@ RunId = Annotated[str, Field(description="Id of a run of Runlane.", examples=["r
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+
+class RunlaneOptions(BaseModel):
+    """What a run may be told beyond the protocol: SDKs send it as `extra_body`."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    with_tools: StrictBool = Field(
+        default=False, description="Add the tools that this server knows; workers answer them."
+    )
+    poll_interval_ms: StrictInt | None = Field(
+        default=None, description="Between two looks at the upstream run."
+    )
+    on_expiry: Literal["recreate", "fail"] = "recreate"
+    deadline: float | None = Field(default=None, description="Seconds; default: 90 days.")
+    max_rounds: StrictInt = 50
 
 
 class RunCreate(_Body):
@@ -31,12 +47,22 @@ class RunCreate(_Body):
     metadata: dict[str, str] | None = None
     tools: list[dict[str, Any]] | None = Field(default=None, max_length=20)
     instructions: str | None = None
+    runlane: RunlaneOptions | None = None
 
 
 class ThreadRunCreate(RunCreate):
     """The protocol's body for a thread and a run on it."""
 
     thread: dict[str, Any] | None = None
+    tool_resources: dict[str, Any] | None = None
+
+    def new_thread(self) -> dict[str, Any]:
+        """Return the body of the thread: its tools have the resources, a run has none."""
+        resources = self.tool_resources
+        return {
+            **({} if resources is None else {"tool_resources": resources}),
+            **(self.thread or {}),
+        }
 
 
 class RunUpdate(_Body):

@@ -1,15 +1,12 @@
 """The seed's routes of runs."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import JSONResponse, Response
 
-from runlane import requests
-from runlane.api import presenting, refusals, streams
-from runlane.api.access import Operator, Principal, Reader
-from runlane.api.begun import digest
+from runlane.api import creating, presenting, refusals, streams
+from runlane.api.access import Operator, Reader
 from runlane.api.bodies import (
     RunCreate,
     RunPage,
@@ -18,13 +15,14 @@ from runlane.api.bodies import (
     ThreadRunCreate,
     ToolOutputsSubmit,
 )
+from runlane.api.known_tools import Known, KnownTools
 from runlane.api.owned import find_run
 from runlane.api.services import Given, Services
 from runlane.api.submitting import submit
 from runlane.api.threads import create_thread
-from runlane.errors import InvalidRequest, KeyReused, RunEnded, RunNotFound, StepNotFound
+from runlane.errors import RunEnded, StepNotFound
 from runsapi import TERMINAL, Run, RunStatus, RunStep
-from workflows.contract import RunView, derive_run_id
+from workflows.contract import RunView
 
 routes = APIRouter(prefix="/v1/threads", tags=["runs"])
 
@@ -48,31 +46,28 @@ async def create_thread_and_run(
     body: ThreadRunCreate,
     asking: Operator,
     services: Given,
+    tools: Known,
     include: Includes = None,
     idempotency_key: IdempotencyKey = None,
     last_event_id: LastEventId = None,
 ) -> Response:
     """Create a thread upstream, and a run on it."""
-    params = _params(body, include)
-    # The thread's tools have them; a run has none of its own.
-    resources = params.pop("tool_resources", None)
+    asked = await _wanted(body, include, services, tools, key=idempotency_key)
     # The first request of this key has made the thread.
-    thread_id = await _thread_of(services, asking, idempotency_key)
+    thread_id = await creating.thread_of(services, asking, idempotency_key)
     if thread_id is None:
         # What can't be asked for leaves no thread behind.
-        requests.asked("thread_new", _parts(params)[0])
-        thread = {} if resources is None else {"tool_resources": resources}
-        thread_id = await create_thread(services, {**thread, **(body.thread or {})})
+        asked.check()
+        thread_id = await create_thread(services, body.new_thread())
     try:
-        return await _create(
-            services, asking, thread_id, params, key=idempotency_key, after=last_event_id
-        )
+        view = await creating.begin(services, asking, thread_id, asked)
     except refusals.Refusal:
         # Where both were under way at once, the other request may have made the run.
-        others = await _thread_of(services, asking, idempotency_key)
+        others = await creating.thread_of(services, asking, idempotency_key)
         if others is None or others == thread_id:
             raise
-    return await _create(services, asking, others, params, key=idempotency_key, after=last_event_id)
+        view = await creating.begin(services, asking, others, asked)
+    return _created(services, view, asked, last_event_id)
 
 
 @routes.post("/{thread_id}/runs", response_model=Run, operation_id="createRun")
@@ -82,21 +77,16 @@ async def create_run(
     body: RunCreate,
     asking: Operator,
     services: Given,
+    tools: Known,
     include: Includes = None,
     idempotency_key: IdempotencyKey = None,
     last_event_id: LastEventId = None,
     retries: RetryCount = 0,
 ) -> Response:
     """Create a run. Once this is answered, no crash loses it."""
-    return await _create(
-        services,
-        asking,
-        thread_id,
-        _params(body, include),
-        key=idempotency_key,
-        after=last_event_id,
-        is_retry=retries > 0,
-    )
+    asked = await _wanted(body, include, services, tools, key=idempotency_key, is_retry=retries > 0)
+    view = await creating.begin(services, asking, thread_id, asked)
+    return _created(services, view, asked, last_event_id)
 
 
 @routes.get("/{thread_id}/runs", response_model=RunPage, operation_id="listRuns")
@@ -244,87 +234,26 @@ async def retrieve_step(
     return JSONResponse(step.model_dump(mode="json"))
 
 
-async def _thread_of(services: Services, asking: Principal, key: str | None) -> str | None:
-    """Return the thread of the run that a key stands for; None while there is none."""
-    if key is None:
-        return None
-    try:
-        return (await services.runlane.runs.view(derive_run_id(asking.person, key))).run.thread_id
-    except RunNotFound:
-        return None
-
-
-async def _create(
+async def _wanted(
+    body: RunCreate,
+    include: list[str] | None,
     services: Services,
-    asking: Principal,
-    thread_id: str,
-    params: Mapping[str, Any],
+    tools: KnownTools,
     *,
     key: str | None,
-    after: str | None,
     is_retry: bool = False,
+) -> creating.Wanted:
+    with_tools = body.runlane is not None and body.runlane.with_tools
+    known = await tools.registry(services.runlane.settings) if with_tools else None
+    return creating.wanted(body, include, tools=known, key=key, is_retry=is_retry)
+
+
+def _created(
+    services: Services, view: RunView, asked: creating.Wanted, last_event_id: str | None
 ) -> Response:
-    wants_stream = bool(params.get("stream"))
-    given, with_runlane = _parts(params)
-    view = await _begun(services, asking, thread_id, given, key=key, is_retry=is_retry)
-    if wants_stream:
-        return streams.stream(services, view, after=after)
-    return _answer(view, with_runlane)
-
-
-def _parts(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return what the run is created with, and of `include` what is Runlane's own."""
-    given = {name: value for name, value in params.items() if name != "stream"}
-    include = given.pop("include", None) or []
-    theirs = [word for word in include if word != presenting.INCLUDE]
-    if theirs:
-        given["include"] = theirs
-    return given, [word for word in include if word == presenting.INCLUDE]
-
-
-async def _begun(
-    services: Services,
-    asking: Principal,
-    thread_id: str,
-    params: Mapping[str, Any],
-    *,
-    key: str | None,
-    is_retry: bool,
-) -> RunView:
-    """Start the run, unless the thread's last one lives or the key has its run already."""
-    client = services.runlane.temporal
-    asked = requests.asked(thread_id, params, owner=asking.person, requested_by=asking.person)
-    own = None if key is None else derive_run_id(asking.person, key)
-    async with services.begun.turn(thread_id):
-        living = await services.begun.living(client, thread_id)
-        if living is not None and living != own:
-            # An SDK sends a request again whose answer it missed, and has no key to say so.
-            same = is_retry and own is None
-            if same and asked.request.digest() == await digest(client, living, asking.person):
-                return await services.runlane.runs.view(living)
-            raise refusals.thread_busy(thread_id, living)
-        try:
-            view = await services.runlane.runs.create_view(
-                thread_id,
-                params,
-                owner=asking.person,
-                requested_by=asking.person,
-                idempotency_key=key,
-            )
-        except KeyReused as error:
-            text = error.message
-            raise refusals.Refusal(text, param="Idempotency-Key", code=error.code) from None
-        services.begun.note(thread_id, view.run.id)
-    return view
-
-
-def _params(body: RunCreate, include: list[str] | None) -> dict[str, Any]:
-    params = body.model_dump(mode="json", exclude_unset=True, exclude={"thread"})
-    if include is not None:
-        if "include" in params:
-            raise InvalidRequest("include goes into the query.", param="include")
-        params["include"] = include
-    return params
+    if asked.stream:
+        return streams.stream(services, view, after=last_event_id)
+    return _answer(view, [presenting.INCLUDE] if asked.with_runlane else None)
 
 
 def _answer(view: RunView, include: list[str] | None) -> Response:

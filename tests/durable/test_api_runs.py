@@ -2,17 +2,26 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import openai
 import pytest
 import pytest_asyncio
 from openai.types.beta import FunctionToolParam
 from openai.types.beta.threads import Run as SdkRun
+from temporalio.client import Client
 
+from ledger.approval import ApprovalQuery
 from runlane.api.presenting import POLL_AFTER
+from runlane.settings import Settings
+from runlane.tools.loading import load
+from runlane.tools.toolbox import RegisteredTools
 from tests.api import Api, serving
-from tests.lab import Lab, eventually
+from tests.clerk import Clerk
+from tests.lab import Lab, LabRun, eventually
+from tests.simulator_process import SimulatorProcess
 from workflows.contract import RunView
+from workflows.run import RunWorkflow
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The Assistants API is deprecated:DeprecationWarning"),
@@ -247,3 +256,63 @@ async def test_two_creates_at_once_leave_one_run(api: Api, lab: Lab) -> None:
         return_exceptions=True,
     )
     assert 1 == sum(isinstance(each, openai.BadRequestError) for each in both)
+
+
+async def test_a_body_may_say_what_the_protocol_can_t(api: Api, lab: Lab) -> None:
+    """`runlane` in the body has the options of `create`; an unknown one is refused by its name."""
+    runs = api.sdk().beta.threads.runs
+    run = await runs.create(
+        thread_id=lab.thread_id,
+        assistant_id=lab.assistant_id,
+        tools=[TOOL],
+        extra_body={"runlane": {"deadline": 3600, "on_expiry": "fail"}},
+    )
+    assert run.expires_at is not None
+    assert 3600 == run.expires_at - run.created_at
+    with pytest.raises(openai.BadRequestError) as refused:
+        await runs.create(
+            thread_id="thread_other",
+            assistant_id=lab.assistant_id,
+            extra_body={"runlane": {"dead_line": 3600}},
+        )
+    assert "runlane.dead_line" == refused.value.param
+
+
+async def test_what_json_has_no_word_for_is_refused(api: Api, lab: Lab) -> None:
+    """A NaN, which Python's own parser takes, doesn't become null on its way."""
+    refused = await api.http().post(
+        f"/threads/{lab.thread_id}/runs",
+        content=f'{{"assistant_id": "{lab.assistant_id}", "temperature": NaN}}',
+        headers={"content-type": "application/json"},
+    )
+    assert (400, "temperature") == (refused.status_code, refused.json()["error"]["param"])
+
+
+async def test_a_call_that_people_decide_is_none_of_the_callers(
+    client: Client, simulator: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`create_and_poll` sees the run at work until somebody has decided, and then its end."""
+    monkeypatch.setenv("TILL_JOURNAL", str(tmp_path / "till"))
+    lab, clerk = Lab(client, simulator), Clerk()
+    tools = RegisteredTools(load(Settings(tools=("tests.till_tools",))))
+    async with (
+        lab.worker(tools=tools, verifier=clerk.verifier),
+        serving(lab, tools=("tests.till_tools",)) as api,
+    ):
+        runs = api.sdk().beta.threads.runs
+        polling = asyncio.create_task(
+            runs.create_and_poll(
+                thread_id=lab.thread_id,
+                assistant_id=lab.assistant_id,
+                extra_body={"runlane": {"with_tools": True}},
+            )
+        )
+        listing = api.services.ledger.approvals.list
+        approvals = await eventually(lambda: listing(ApprovalQuery()), lambda page: bool(page.data))
+        run = LabRun(client.get_workflow_handle_for(RunWorkflow.run, approvals.data[0].key.run_id))
+        seen = await runs.retrieve(run_id=run.id, thread_id=lab.thread_id)
+        assert ("in_progress", None) == (seen.status, seen.required_action)
+        assert "recorded" == await clerk.decide("approve", run)
+        ended = await polling
+    assert "completed" == ended.status
+    assert 1 == len((tmp_path / "till").read_text().splitlines())
