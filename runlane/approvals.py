@@ -60,6 +60,21 @@ class Decided:
     """As it waits on; none where it waits no more."""
     view: RunView
 
+    @property
+    def run_id(self) -> str:
+        """The call's run."""
+        return self.decision.run_id
+
+    @property
+    def kind(self) -> str:
+        """What was said."""
+        return str(self.decision.kind)
+
+    @property
+    def by(self) -> str:
+        """The person."""
+        return self.decision.by
+
     def as_json(self) -> Mapping[str, Any]:
         """Return it as `--json` prints it; without what was said, which the caller knows."""
         decision = self.decision
@@ -156,7 +171,7 @@ class Approvals:
             NoWorker: nobody can read the run now.
             LedgerUnreachable: no run was given, and the ledger doesn't answer.
         """
-        run_id = run_id or await self._run_of(tool_call_id)
+        run_id = run_id or await self.run_of(tool_call_id)
         view = await self._read(run_id)
         call = find(view, tool_call_id)
         if call is None or call.handled_by != "people":
@@ -273,7 +288,7 @@ class Approvals:
         What it has let run stays as it is.
         """
         signer = await self._signer()
-        run_id = run_id or await self._run_of(tool_call_id)
+        run_id = run_id or await self.run_of(tool_call_id)
         async with self._ledger.opened() as ledger:
             given = await ledger.decisions.of_run(run_id)
         of_call = [each for each in given if each.call_id == tool_call_id and each.for_rest_of_run]
@@ -391,9 +406,21 @@ class Approvals:
         with explained(self._client):
             return await reading.describe(self._client, run_id)
 
-    async def _run_of(self, tool_call_id: str) -> str:
-        """Return the run whose call has this id, by the ledger."""
-        query = ApprovalQuery(call_id=tool_call_id, state=None, order="desc", limit=MAX_LIMIT)
+    async def run_of(self, tool_call_id: str, *, owner: str | None = None) -> str:
+        """Return the run whose call has this id, by the ledger.
+
+        Args:
+            tool_call_id: the call's.
+            owner: only of this owner's runs; default: of everybody's.
+
+        Raises:
+            ApprovalNotFound: there is none.
+            InvalidRequest: several runs have such a call.
+            LedgerUnreachable: the ledger doesn't answer.
+        """
+        query = ApprovalQuery(
+            owner=owner, call_id=tool_call_id, state=None, order="desc", limit=MAX_LIMIT
+        )
         async with self._ledger.opened() as ledger:
             rows = (await ledger.approvals.list(query)).data
         waiting = [row for row in rows if row.state is Standing.WAITING] or rows[:1]

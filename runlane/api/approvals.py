@@ -23,6 +23,7 @@ from runlane.api.approval_bodies import (
 )
 from runlane.api.owned import find_run
 from runlane.api.services import Given, Services
+from runlane.api_approvals import ANY_RUN
 from runlane.approvals import Approvals, Decided
 from runlane.errors import InvalidRequest
 from runlane.waiting_calls import WaitingCall, listed
@@ -33,7 +34,9 @@ _CALL = "/{run_id}/{tool_call_id}"
 _ID = re.compile(r"(.+?)\.(\d{1,9})\.(\d{1,9})\.(.+)", re.DOTALL)
 _TEN_YEARS = 315_360_000
 
-RunId = Annotated[str, Path(max_length=255, description="The call's run.")]
+RunId = Annotated[
+    str, Path(max_length=255, description="The call's run; `-`: the one that has such a call.")
+]
 CallId = Annotated[str, Path(max_length=255, description="The call's id, by the upstream.")]
 Name = Annotated[str | None, Query(max_length=255)]
 
@@ -84,11 +87,12 @@ async def retrieve_approval(
     run_id: RunId, tool_call_id: CallId, asking: Reader, services: Given
 ) -> Response:
     """Return all that one should know of a call before deciding it, as its run knows it now."""
+    approvals = _approvals(services, asking)
+    run_id = await _run(approvals, asking, run_id, tool_call_id)
     if _scope(asking) is not None:
         # First: what is said of a call that doesn't wait says something of its run.
         await find_run(services, asking, None, run_id)
-    found = await _approvals(services, asking).retrieve(tool_call_id, run_id=run_id)
-    return JSONResponse(_shown(found))
+    return JSONResponse(_shown(await approvals.retrieve(tool_call_id, run_id=run_id)))
 
 
 @routes.post(f"{_CALL}/approve", response_model=Decision, operation_id="approveCall")
@@ -104,7 +108,7 @@ async def approve(
     return _answer(
         await _approvals(services, asking).approve(
             tool_call_id,
-            run_id=run_id,
+            run_id=_named(run_id),
             arguments=said.arguments,
             note=said.note,
             for_rest_of_run=said.for_rest_of_run,
@@ -122,7 +126,7 @@ async def reject(
     return _answer(
         await _approvals(services, asking).reject(
             tool_call_id,
-            run_id=run_id,
+            run_id=_named(run_id),
             reason=body.reason,
             by=asking.person,
             groups=asking.groups,
@@ -138,7 +142,7 @@ async def answer(
     return _answer(
         await _approvals(services, asking).answer(
             tool_call_id,
-            run_id=run_id,
+            run_id=_named(run_id),
             output=body.output,
             note=body.note,
             by=asking.person,
@@ -152,7 +156,7 @@ async def claim(run_id: RunId, tool_call_id: CallId, asking: Decider, services: 
     """Look after a call for an hour, so that nobody else decides it."""
     approvals = _approvals(services, asking)
     by, groups = asking.person, asking.groups
-    return _answer(await approvals.claim(tool_call_id, run_id=run_id, by=by, groups=groups))
+    return _answer(await approvals.claim(tool_call_id, run_id=_named(run_id), by=by, groups=groups))
 
 
 @routes.post(f"{_CALL}/release", response_model=Decision, operation_id="releaseCall")
@@ -162,7 +166,9 @@ async def release(
     """Look after a call no more."""
     approvals = _approvals(services, asking)
     by, groups = asking.person, asking.groups
-    return _answer(await approvals.release(tool_call_id, run_id=run_id, by=by, groups=groups))
+    return _answer(
+        await approvals.release(tool_call_id, run_id=_named(run_id), by=by, groups=groups)
+    )
 
 
 @routes.post(f"{_CALL}/revoke", response_model=Decision, operation_id="revokeCall")
@@ -170,7 +176,9 @@ async def revoke(run_id: RunId, tool_call_id: CallId, asking: Decider, services:
     """Take back what was approved for the rest of the run on a call."""
     approvals = _approvals(services, asking)
     by, groups = asking.person, asking.groups
-    return _answer(await approvals.revoke(tool_call_id, run_id=run_id, by=by, groups=groups))
+    return _answer(
+        await approvals.revoke(tool_call_id, run_id=_named(run_id), by=by, groups=groups)
+    )
 
 
 def _approvals(services: Services, asking: Principal) -> Approvals:
@@ -183,6 +191,15 @@ def _approvals(services: Services, asking: Principal) -> Approvals:
         token_made_by=asking.made_by,
         ledger=services.ledger,
     )
+
+
+def _named(run_id: str) -> str | None:
+    return None if run_id == ANY_RUN else run_id
+
+
+async def _run(approvals: Approvals, asking: Principal, run_id: str, tool_call_id: str) -> str:
+    named = _named(run_id)
+    return named or await approvals.run_of(tool_call_id, owner=_scope(asking))
 
 
 def _scope(asking: Principal) -> str | None:

@@ -9,7 +9,7 @@ from runlane.cli import output
 
 if TYPE_CHECKING:
     from ledger.stops import Stop
-    from runlane.approvals import Decided
+    from runlane.faces import Decided, Told
     from runlane.waiting_calls import WaitingCall
     from workflows.contract import PendingCall
 
@@ -70,19 +70,19 @@ def show(waiting: "WaitingCall") -> None:
         output.say(line)
 
 
-def became(decided: "Decided", stops: "Sequence[Stop]") -> None:
+def became(decided: "Decided | Told", stops: "Sequence[Stop]") -> None:
     """Print what became of a decision.
 
     Args:
         decided: the decision.
         stops: those that stand, as far as it is known here.
     """
-    run_id, call = decided.decision.run_id, decided.call
+    run_id, call = decided.run_id, decided.call
     if decided.state != "counted":
         output.say("Recorded, and not verified yet: no worker has done it so far.")
         output.say(f"What becomes of it:  runlane view {output.word(run_id)}")
         return
-    kind, by = str(decided.decision.kind), output.safe(decided.decision.by)
+    kind, by = decided.kind, output.safe(decided.by)
     consequence = _held_up(decided, stops) or _consequence(decided)
     output.say(f"{_DONE[kind]} by {by}; the decision is verified. {consequence}".rstrip())
     if call is not None and kind == "claim" and call.claimed_at is not None:
@@ -194,17 +194,17 @@ def _commands(waiting: "WaitingCall") -> list[str]:
     ]
 
 
-def _held_up(decided: "Decided", stops: "Sequence[Stop]") -> str:
+def _held_up(decided: "Decided | Told", stops: "Sequence[Stop]") -> str:
     call = decided.call
     if call is None or call.state != "running":
         return ""
-    mine = ("", decided.decision.run_id, call.name)
+    mine = ("", decided.run_id, call.name)
     held = [f"{stop}, stopped by {stop.by}" for stop in stops if stop.target in mine]
     return f"It runs when that is resumed: {output.safe('; '.join(held))}." if held else ""
 
 
-def _consequence(decided: "Decided") -> str:
-    call, kind = decided.call, str(decided.decision.kind)
+def _consequence(decided: "Decided | Told") -> str:
+    call, kind = decided.call, decided.kind
     if kind == "reject":
         return "It doesn't run, and the model is told."
     if kind == "answer":

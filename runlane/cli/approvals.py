@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from runlane.cli import approval_words as words
-from runlane.cli import inputs, output, session, stops
+from runlane.cli import inputs, output, session
 from runlane.cli.options import Json
 from runlane.errors import ExitCode, InvalidRequest, NoWorker
 
 if TYPE_CHECKING:
-    from runlane.approvals import Approvals, Decided
-    from runlane.orchestrator import Runlane
+    from runlane.api_approvals import ApiApprovals
+    from runlane.approvals import Approvals
+    from runlane.faces import Decided, Face, Told
     from runlane.waiting_calls import WaitingCall
 
 CallId: TypeAlias = Annotated[
@@ -62,8 +63,8 @@ def _list(
     """List the calls that wait for people, the longest first. No worker is needed."""
     age = inputs.duration(older_than, "--older-than")
 
-    async def work(client: "Runlane") -> int:
-        found = await client.approvals.list(
+    async def work(face: "Face") -> int:
+        found = await face.approvals.list(
             tool=tool, group=group, run_id=run, older_than=age, limit=limit
         )
         if session.wants_json():
@@ -80,27 +81,27 @@ def _list(
             output.say("No call waits for people.")
         return int(ExitCode.DONE)
 
-    session.perform(work)
+    _perform(work)
 
 
 def _show(call_id: CallId, run: Run = None, json: Json = False) -> None:
     """Print all that a person should know of a call before deciding it."""
 
-    async def work(client: "Runlane") -> int:
-        waiting, is_live = await _read(client, call_id, run)
+    async def work(face: "Face") -> int:
+        waiting, is_live = await _read(face, call_id, run)
         if session.wants_json():
             output.document(waiting.as_json())
         else:
             words.show(waiting)
         if not is_live:
-            queue = output.safe(client.settings.task_queue)
+            queue = output.safe(face.settings.task_queue)
             output.note(
                 f"No worker on queue {queue} answers: this is what the ledger knows, and nobody "
                 "can decide it now. Start one:  runlane worker"
             )
         return int(ExitCode.DONE)
 
-    session.perform(work)
+    _perform(work)
 
 
 def _approve(
@@ -168,30 +169,39 @@ def _revoke(call_id: CallId, run: Run = None, json: Json = False) -> None:
     _decide(lambda approvals: approvals.revoke(call_id, run_id=run))
 
 
-async def _read(client: "Runlane", call_id: str, run_id: str | None) -> "tuple[WaitingCall, bool]":
+async def _read(face: "Face", call_id: str, run_id: str | None) -> "tuple[WaitingCall, bool]":
     """Return a call as its run knows it; as the ledger does, where no worker answers."""
     try:
-        return await client.approvals.retrieve(call_id, run_id=run_id), True
+        return await face.approvals.retrieve(call_id, run_id=run_id), True
     except NoWorker:
-        for waiting in await client.approvals.list(run_id=run_id, limit=1_000):
+        for waiting in await face.approvals.list(run_id=run_id, limit=1_000):
             if waiting.call.tool_call_id == call_id:
                 return waiting, False
         raise
 
 
-def _decide(send: "Callable[[Approvals], Awaitable[Decided]]") -> None:
-    async def work(client: "Runlane") -> int:
-        # Deferred: it brings Temporal's client.
-        from runlane.approvals import Approvals  # noqa: PLC0415
-
-        decided = await send(Approvals(client.temporal, client.settings, face="cli"))
+def _decide(send: "Callable[[Approvals | ApiApprovals], Awaitable[Decided | Told]]") -> None:
+    async def work(face: "Face") -> int:
+        decided = await send(face.approvals)
         if session.wants_json():
             output.document(decided.as_json())
         else:
-            words.became(decided, (await stops.seen(client))[0])
+            words.became(decided, (await face.stops.seen()).standing)
         return int(ExitCode.DONE if decided.state == "counted" else ExitCode.OTHER)
 
-    session.perform(work)
+    _perform(work)
+
+
+def _perform(work: "Callable[[Face], Awaitable[int]]") -> None:
+    async def through() -> int:
+        # Deferred: they bring Temporal's client and the database's.
+        from runlane.faces import deciding  # noqa: PLC0415
+        from runlane.settings import Settings  # noqa: PLC0415
+
+        async with deciding(Settings.from_env()) as face:
+            return await work(face)
+
+    session.perform_apart(through)
 
 
 def _output(given: str) -> str:

@@ -3,7 +3,7 @@
 # ruff: noqa: FBT002, FBT001 - typer reads a command's options from its parameters
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
@@ -15,8 +15,8 @@ from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 
 if TYPE_CHECKING:
     from ledger.stops import Stop
-    from runlane.orchestrator import Runlane
-    from runlane.stops import Stops
+    from runlane.api_stops import ApiStops
+    from runlane.stops import Seen, Stops
     from workflows.contract import RunView, StoppedView
 
 _All: TypeAlias = Annotated[bool, typer.Option("--all", help="Everything.")]
@@ -51,8 +51,8 @@ def _stop(
     """
     _check_one(all, tool, run)
 
-    async def work() -> int:
-        ordered = await _stops().stop(all=all, tool=tool, run_id=run, reason=reason)
+    async def work(stops: "Stops | ApiStops") -> int:
+        ordered = await stops.stop(all=all, tool=tool, run_id=run, reason=reason)
         stop = ordered.stop
         if ordered.unused is not None:
             output.note(f"Perhaps no worker obeys this. {output.safe(ordered.unused)}")
@@ -68,15 +68,14 @@ def _stop(
         output.note(f"Resume with:  runlane resume {_option(stop)}")
         return int(ExitCode.DONE)
 
-    session.perform_apart(work)
+    _perform(work)
 
 
 def _resume(all: _All = False, tool: _Tool = None, run: _Run = None, json: Json = False) -> None:
     """Let go on what was stopped. Workers see it within 5 seconds."""
     _check_one(all, tool, run)
 
-    async def work() -> int:
-        stops = _stops()
+    async def work(stops: "Stops | ApiStops") -> int:
         ended = await stops.resume(all=all, tool=tool, run_id=run)
         left = await stops.list()
         if session.wants_json():
@@ -89,14 +88,14 @@ def _resume(all: _All = False, tool: _Tool = None, run: _Run = None, json: Json 
             output.note(f"Still stopped: {output.safe(', '.join(map(str, left)))}.")
         return int(ExitCode.DONE)
 
-    session.perform_apart(work)
+    _perform(work)
 
 
 def _list(json: Json = False) -> None:
     """List what is stopped, by whom, why and since when."""
 
-    async def work() -> int:
-        standing = await _stops().list()
+    async def work(stops: "Stops | ApiStops") -> int:
+        standing = await stops.list()
         if session.wants_json():
             output.document({"object": "list", "data": [_document(stop) for stop in standing]})
         elif not standing:
@@ -114,27 +113,16 @@ def _list(json: Json = False) -> None:
             output.table(("stopped", "by", "since", "reason"), rows)
         return int(ExitCode.DONE)
 
-    session.perform_apart(work)
+    _perform(work)
 
 
-async def seen(client: "Runlane") -> "tuple[Sequence[Stop], str | None]":
-    """Return the stops that stand; none, and why they can't be told, where that is so."""
-    from runlane.settings import SettingsError  # noqa: PLC0415
-
-    try:
-        return await client.stops.seen(), None
-    except (RunlaneError, SettingsError) as error:
-        # What was asked for is there all the same.
-        return [], str(error)
-
-
-def mention(stops: "Sequence[Stop] | None", problem: str | None = None) -> None:
+def mention(seen: "Seen") -> None:
     """Say below a list what is stopped, or that it can't be told."""
-    for stop in stops or ():
+    for stop in seen.standing:
         words = f"Stopped: {stop}, by {stop.by} since {output.moment(stop.since.timestamp())}"
         output.note(output.safe(f"{words}: {stop.reason}"))
-    if problem is not None:
-        output.note(f"Whether something is stopped can't be told: {output.safe(problem)}")
+    if seen.problem is not None:
+        output.note(f"Whether something is stopped can't be told: {output.safe(seen.problem)}")
 
 
 def remark(view: "RunView") -> list[str]:
@@ -149,12 +137,16 @@ def _words(stopped: "StoppedView") -> str:
     return f"{what}by {output.safe(stopped.by)} since {since}: {output.safe(stopped.reason)}"
 
 
-def _stops() -> "Stops":
-    # Deferred: they bring Temporal's client and the database's.
-    from runlane.settings import Settings  # noqa: PLC0415
-    from runlane.stops import Stops  # noqa: PLC0415
+def _perform(work: "Callable[[Stops | ApiStops], Awaitable[int]]") -> None:
+    async def through() -> int:
+        # Deferred: they bring Temporal's client and the database's.
+        from runlane.faces import stopping  # noqa: PLC0415
+        from runlane.settings import Settings  # noqa: PLC0415
 
-    return Stops(Settings.from_env())
+        async with stopping(Settings.from_env()) as stops:
+            return await work(stops)
+
+    session.perform_apart(through)
 
 
 def _check_one(all: bool, tool: str | None, run: str | None) -> None:

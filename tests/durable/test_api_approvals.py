@@ -138,8 +138,7 @@ async def test_who_asked_does_not_approve_through_a_token_they_made(
 ) -> None:
     """The person who asked for the run and holds somebody's token is told so; to reject is free."""
     async with desk(client, simulator, groups=["finance"]) as at:
-        finance = {"groups": ["finance"]}
-        kept = await at.person("bob", made_by="ada", **finance)
+        kept = await at.person("bob", made_by="ada", groups=["finance"])
         run, call = await at.asks(requested_by="ada")
         refused = await kept.post(f"{call}/approve")
         rejected = await kept.post(f"{call}/reject", json={"reason": "Not mine to approve."})
