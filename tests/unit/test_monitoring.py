@@ -23,6 +23,7 @@ from temporalio.runtime import Runtime, TelemetryConfig
 
 from ledger import Ledger, Location
 from ledger.stops import Scope, Stop
+from runlane.api import watching
 from runlane.monitoring import endpoint, logs, metrics, traces
 from runlane.monitoring.endpoint import Endpoint
 from runlane.monitoring.figures import RunFigures, _Figures
@@ -171,7 +172,11 @@ def test_the_page_has_each_metric() -> None:
     told = set(re.findall(r"^\| `(runlane_\w+)` \| (\w+) \| (.*?) ?\|", page, re.MULTILINE))
     served = set()
     names = set()
-    for family in [*metrics.REGISTRY.collect(), *_shown_figures()]:
+    watching.REQUESTS.labels("none", "GET", "404")
+    watching.SECONDS.labels("none", "GET")
+    registries = (metrics.REGISTRY, watching.REGISTRY)
+    own = [family for registry in registries for family in registry.collect()]
+    for family in [*own, *_shown_figures()]:
         if family.name.startswith("runlane_"):
             labels = {name: None for sample in family.samples for name in sample.labels}
             told_labels = ", ".join(f"`{name}`" for name in sorted(labels, reverse=True))
