@@ -14,6 +14,7 @@ import typer
 import runlane
 from runlane.cli import (
     answers,
+    api,
     approvals,
     audit,
     blocked,
@@ -47,6 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 services.add_to(app)
+api.add_to(app)
 runs.add_to(app)
 shows.add_to(app)
 answers.add_to(app)

@@ -217,7 +217,9 @@ def test_clients_and_workers_have_one_store_and_one_key() -> None:
     client, serving = service("cli"), service("worker")
 
     assert serving["volumes"] == client["volumes"]
-    assert serving["environment"] == client["environment"]
+    assert serving["environment"].items() <= client["environment"].items()
+    assert serving["environment"].items() <= service("api")["environment"].items()
+    assert serving["volumes"] == service("api")["volumes"]
     [mount] = serving["volumes"]
     assert dockerfile()[-1].environment()["RUNLANE_DATA_DIR"] == mount.partition(":")[2]
 
@@ -226,8 +228,9 @@ def test_the_database_is_reached_by_those_who_need_it() -> None:
     """The ledger's role gets into no other database (see `test_services`)."""
     inside = {name for name in SERVICES if "database" in service(name).get("networks", [])}
 
-    assert {"postgresql", "schema", "temporal", "ledger", "worker", "cli"} == inside
-    passwords = {name: str(service(name)["environment"]) for name in ("worker", "cli")}
+    ours = {"worker", "api", "cli"}
+    assert {"postgresql", "schema", "temporal", "ledger", *ours} == inside
+    passwords = {name: str(service(name)["environment"]) for name in ours}
     assert all(REQUIRED["POSTGRES_PASSWORD"] not in said for said in passwords.values())
     assert ["database"] == service("postgresql")["networks"]
     assert compose_text()["networks"]["database"]["internal"] is True
