@@ -1,7 +1,9 @@
 """What workflows hand to the activities and get from them. Pinned: histories hold these."""
 
+import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -160,6 +162,22 @@ class UpdateInput(_Model):
     metadata: dict[str, str]
     try_for: float = 90.0
     """Seconds after which no further try begins: the run waits meanwhile, and can do without."""
+
+
+def derive_run_id(owner: str, idempotency_key: str) -> str:
+    """Return the run id that belongs to an owner's idempotency key; the same one for ever."""
+    digest = hashlib.sha256(f"{owner}\0{idempotency_key}".encode()).digest()
+    return "run_" + base64.b32encode(digest[:15]).decode()
+
+
+def stamped(run_id: str, attempt: int, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the caller's metadata with the stamps by which an upstream run is found again."""
+    return {**metadata, RUN_ID_STAMP: run_id, ATTEMPT_STAMP: str(attempt)}
+
+
+def unstamped(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """Return metadata as the caller knows it."""
+    return {key: value for key, value in (metadata or {}).items() if key not in STAMPS}
 
 
 def answerable(run: Run) -> bool:

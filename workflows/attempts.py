@@ -2,15 +2,9 @@
 
 from typing import Any
 
-from activities.contract import (
-    ATTEMPT_STAMP,
-    RUN_ID_STAMP,
-    STAMPS,
-    Asked,
-    CreateInput,
-    Target,
-    Upstream,
-)
+from activities.contract import Asked, CreateInput, Target, Upstream
+from activities.contract import stamped as stamped  # noqa: PLC0414 - it is had from here
+from activities.contract import unstamped as unstamped  # noqa: PLC0414 - likewise
 from runsapi import MAX_TEXT
 from workflows import answers
 from workflows.contract import RunRequest
@@ -91,16 +85,6 @@ def target(request: RunRequest, state: RunState) -> Target:
     return Target(
         upstream=upstream, thread_id=request.thread_id, run_id=run.id, attempt=state.attempt
     )
-
-
-def stamped(run_id: str, attempt: int, metadata: dict[str, str]) -> dict[str, str]:
-    """Return the caller's metadata with the stamps by which an upstream run is found again."""
-    return {**metadata, RUN_ID_STAMP: run_id, ATTEMPT_STAMP: str(attempt)}
-
-
-def unstamped(metadata: dict[str, str] | None) -> dict[str, str]:
-    """Return metadata as the caller knows it."""
-    return {key: value for key, value in (metadata or {}).items() if key not in STAMPS}
 
 
 def may_recreate(state: RunState) -> bool:

@@ -5,7 +5,6 @@ stands in the histories of living runs: it may be added to, never renamed. New f
 defaults, and unknown ones are ignored, so that old and new processes read each other.
 """
 
-import base64
 import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
@@ -13,7 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from activities.batch_contract import BatchItem
 from activities.contract import canonical_json as canonical_json  # noqa: PLC0414 - it is had from here
+from activities.contract import derive_run_id as derive_run_id  # noqa: PLC0414 - likewise
 from activities.decision import DecisionKind
 from activities.tools import Beside
 from runsapi import Run
@@ -61,12 +62,6 @@ PENDING_ARGUMENTS_SHOWN = 300
 def notices_workflow_id(run_id: str) -> str:
     """Return the id of the workflow that sends what a run that has ended left."""
     return f"{run_id}-notices"
-
-
-def derive_run_id(owner: str, idempotency_key: str) -> str:
-    """Return the run id that belongs to an owner's idempotency key; the same one for ever."""
-    digest = hashlib.sha256(f"{owner}\0{idempotency_key}".encode()).digest()
-    return "run_" + base64.b32encode(digest[:15]).decode()
 
 
 def content_digest(text: str) -> str:
@@ -155,6 +150,8 @@ class RunRequest(_Message):
     has_key: bool = False
     """The run's id belongs to an idempotency key: the same id comes again after Temporal, set back
     to a copy of its database, has forgotten the run."""
+    batch: BatchItem | None = None
+    """The line of a batch whose run this is: its end is the line's result."""
 
     def digest(self) -> str:
         """Return what two requests with one idempotency key are compared by."""

@@ -20,3 +20,8 @@ def notify_task_queue(task_queue: str) -> str:
     A receiver that hangs takes slots, and no tool's and no effect's.
     """
     return f"{task_queue}-notify"
+
+
+def batch_task_queue(task_queue: str) -> str:
+    """Return the queue of lanes, which stay for minutes and hold many requests each."""
+    return f"{task_queue}-batch"
