@@ -1,0 +1,1 @@
+"""Batches: files of run requests, from the check of their lines to the results' files."""
