@@ -17,7 +17,7 @@ from runsapi import AdditionalMessage, InvalidParameter
 from workflows.contract import MAX_ID_LENGTH, MAX_MESSAGE_BYTES
 
 NEW_THREAD_URL = "/v1/threads/runs"
-THREAD_URL = "/v1/threads/{thread_id}/runs"
+THREAD_URL = "/v1/threads/ID/runs"
 
 PAGE_LINES = 500
 """Lines between two marks; what is sent to the ledger at a time."""
@@ -205,7 +205,7 @@ def _thread_id(url: object) -> str | None:
         return None
     match = _THREAD_URL.fullmatch(url)
     if match is None:
-        text = f"url must be {NEW_THREAD_URL} or {THREAD_URL}, and not {_quoted(url)}."
+        text = f"url must be {NEW_THREAD_URL} or {THREAD_URL}, not {_quoted(url)}."
         raise InvalidRequest(text)
     try:
         requests.check_thread_id(match[1])

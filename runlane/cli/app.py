@@ -17,6 +17,7 @@ from runlane.cli import (
     api,
     approvals,
     audit,
+    batches,
     blocked,
     doctor,
     erasing,
@@ -50,6 +51,7 @@ app = typer.Typer(
 services.add_to(app)
 api.add_to(app)
 runs.add_to(app)
+batches.add_to(app)
 shows.add_to(app)
 answers.add_to(app)
 approvals.add_to(app)

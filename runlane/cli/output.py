@@ -104,16 +104,22 @@ def moving(console: "Console", text: str) -> "Iterator[Status | None]":
     Notes written meanwhile to the same terminal stand above it: two consoles that don't know of
     each other would write into one line.
     """
-    global _moving  # noqa: PLW0603  # a terminal has one foot
     if not console.is_terminal:
         yield None
         return
-    with console.status(text, spinner="dots") as status:
-        _moving = console
-        try:
-            yield status
-        finally:
-            _moving = None
+    with console.status(text, spinner="dots") as status, above(console):
+        yield status
+
+
+@contextmanager
+def above(console: "Console") -> "Iterator[None]":
+    """Let notes stand above what moves at the foot of this console."""
+    global _moving  # noqa: PLW0603  # a terminal has one foot
+    _moving = console
+    try:
+        yield
+    finally:
+        _moving = None
 
 
 def document(value: Mapping[str, Any]) -> None:

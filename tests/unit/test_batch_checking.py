@@ -54,8 +54,7 @@ def test_a_line_for_a_thread_names_it() -> None:
         ({"url": 1}, "url must be a string."),
         (
             {"url": "/v1/responses"},
-            "url must be /v1/threads/runs or /v1/threads/{thread_id}/runs, and not "
-            "'/v1/responses'.",
+            "url must be /v1/threads/runs or /v1/threads/ID/runs, not '/v1/responses'.",
         ),
         ({"url": "/v1/threads/%2e%2e/runs"}, "url: thread_id can't hold any of"),
         ({"body": []}, "body must be an object."),
