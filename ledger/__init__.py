@@ -4,6 +4,8 @@ SQLite in the data directory, or PostgreSQL. Knows neither Temporal nor HTTP.
 """
 
 from ledger.errors import (
+    BatchNotKnown,
+    BatchTaken,
     EventChanged,
     KeyTaken,
     LedgerError,
@@ -17,6 +19,8 @@ from ledger.ledger import Ledger
 from ledger.location import Location
 
 __all__ = [
+    "BatchNotKnown",
+    "BatchTaken",
     "EventChanged",
     "KeyTaken",
     "Ledger",

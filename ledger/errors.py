@@ -7,6 +7,8 @@
     │   ├── RunNotKnown
     │   ├── ApprovalSpent
     │   ├── TokenNameTaken
+    │   ├── BatchTaken
+    │   ├── BatchNotKnown
     │   └── EventChanged
     └── SchemaError         the schema and this program don't fit; a person must act
         └── SchemaTooNew
@@ -57,6 +59,23 @@ class RunNotKnown(LedgerRefused):
     def __init__(self, field: str, run_id: str) -> None:
         """Name the field that names the run."""
         super().__init__(f"{field}: the ledger has no run {run_id!r}.")
+
+
+class BatchTaken(LedgerRefused):
+    """The owner's name for a batch belongs to one with another input."""
+
+    def __init__(self, name: str, taken_by: str) -> None:
+        """Name both."""
+        super().__init__(f"The name {name!r} belongs to {taken_by}, which has another input.")
+        self.taken_by = taken_by
+
+
+class BatchNotKnown(LedgerRefused):
+    """There is no such batch."""
+
+    def __init__(self, batch_id: str) -> None:
+        """Name it."""
+        super().__init__(f"The ledger has no batch {batch_id!r}.")
 
 
 class EventChanged(LedgerRefused):

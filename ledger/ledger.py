@@ -6,6 +6,8 @@ from types import TracebackType
 
 from ledger.approvals import Approvals
 from ledger.audit import Audit
+from ledger.batch_items import BatchItems
+from ledger.batches import Batches
 from ledger.chain import Event
 from ledger.checkpoints import Checkpoints
 from ledger.contents import Contents, Plain, Sealing
@@ -41,6 +43,8 @@ class Ledger:
         self.decisions = Decisions(database, self.contents)
         self.stops = Stops(database, self.contents)
         self.tokens = Tokens(database, self.contents)
+        self.batches = Batches(database, self.contents)
+        self.batch_items = BatchItems(database, sealing)
 
     @property
     def location(self) -> Location:

@@ -1,7 +1,8 @@
 """The ledger's tables. What is changed here is changed by a migration too.
 
-Contents stand in one table, by run and digest; every other table holds digests alone. So
-contents can be erased, and what remains still proves what was there.
+Contents stand in `contents`, by run and digest, and those of batches in `batch_contents`, by item,
+which is written and read by the thousand; every other table holds digests alone. So contents can
+be erased, and what remains still proves what was there.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 from ledger.limits import MAX_NAME
@@ -236,4 +238,94 @@ tokens = Table(
     Column("revoked_at", Instant),
     Column("revoked_by", _name()),
     Index("tokens_by_name", "name"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("batch_id", _name(), primary_key=True),
+    Column("owner", _name(), nullable=False),
+    Column("name", _name(), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("input_digest", _digest(), nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("options", Text, nullable=False),
+    Column("deadline", Instant),
+    Column("token_limit", BigInteger),
+    Column("tokens_used", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("ended_at", Instant),
+    Column("paused_reason", _name()),
+    Column("paused_by", _name()),
+    Column("paused_at", Instant),
+    UniqueConstraint("owner", "name", "generation", name="batches_by_name"),
+    Index("batches_by_age", "created_at", "batch_id"),
+    Index("batches_by_owner", "owner", "created_at", "batch_id"),
+    Index("batches_by_end", "ended_at"),
+)
+
+batch_lanes = Table(
+    "batch_lanes",
+    metadata,
+    Column("batch_id", _name(), primary_key=True),
+    Column("lane", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("holder", _name(), nullable=False),
+)
+
+batch_items = Table(
+    "batch_items",
+    metadata,
+    Column("batch_id", _name(), primary_key=True),
+    Column("item_index", BigInteger, primary_key=True, autoincrement=False),
+    Column("custom_id", _name(), nullable=False),
+    Column("thread_id", _name()),
+    Column("digest", _digest(), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("is_behind", Boolean, nullable=False),
+    Column("lane", Integer),
+    Column("epoch", BigInteger),
+    Column("not_before", Instant),
+    Column("tries", Integer, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("run_id", _name()),
+    Column("intended_at", Instant),
+    Column("made_thread", _name()),
+    Column("upstream_run_id", _name()),
+    Column("seq", BigInteger),
+    Column("status_code", Integer),
+    Column("error_kind", _name()),
+    Column("response_digest", _digest()),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("total_tokens", BigInteger, nullable=False),
+    Column("ended_at", Instant),
+    UniqueConstraint("batch_id", "custom_id", name="batch_items_once"),
+    Index("batch_items_by_state", "batch_id", "state", "is_behind", "item_index"),
+    Index("batch_items_by_seq", "batch_id", "seq"),
+    Index("batch_items_by_run", "run_id"),
+    Index(
+        "batch_items_by_thread",
+        "batch_id",
+        "thread_id",
+        "state",
+        "item_index",
+        sqlite_where=text("thread_id IS NOT NULL"),
+        postgresql_where=text("thread_id IS NOT NULL"),
+    ),
+)
+
+batch_contents = Table(
+    "batch_contents",
+    metadata,
+    Column("batch_id", _name(), primary_key=True),
+    Column("item_index", BigInteger, primary_key=True, autoincrement=False),
+    Column("part", String(16), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("stored_at", Instant, nullable=False),
+    Index("batch_contents_by_age", "stored_at"),
 )

@@ -1,0 +1,106 @@
+"""Rows of items, within transactions that have their batch's turn."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, case, func, insert, select, update
+
+from ledger.batch_contents import in_pieces
+from ledger.batch_item import UNFINISHED, Item, ItemState, NewItem
+from ledger.batch_writes import Changes
+from ledger.run_record import Usage
+from ledger.tables import batch_items
+
+_SAME = (
+    "batch_id", "custom_id", "thread_id", "digest", "lane", "epoch", "not_before", "tries",
+    "generation", "attempt", "run_id", "intended_at", "made_thread", "upstream_run_id", "seq",
+    "status_code", "error_kind", "response_digest", "ended_at",
+)  # fmt: skip
+
+
+def read(row: Row[Any], **contents: str | None) -> Item:
+    """Return a whole row as an item."""
+    return Item(
+        index=row.item_index,
+        state=ItemState(row.state),
+        usage=Usage(
+            prompt_tokens=row.prompt_tokens,
+            completion_tokens=row.completion_tokens,
+            total_tokens=row.total_tokens,
+        ),
+        **{name: getattr(row, name) for name in _SAME},
+        **contents,
+    )
+
+
+def whole(connection: Connection, batch_id: str, indexes: Sequence[int]) -> dict[int, Row[Any]]:
+    """Return rows by index."""
+    its = batch_items.c
+    found: dict[int, Row[Any]] = {}
+    for some in in_pieces(indexes):
+        query = select(batch_items).where(its.batch_id == batch_id, its.item_index.in_(some))
+        found.update((row.item_index, row) for row in connection.execute(query))
+    return found
+
+
+def put_in(
+    connection: Connection, batch_id: str, items: Iterable[NewItem], behind: set[int]
+) -> None:
+    """Insert items that wait; those of `behind` for another one of their thread."""
+    rows = [
+        {
+            "batch_id": batch_id, "item_index": item.index, "custom_id": item.custom_id,
+            "thread_id": item.thread_id, "digest": item.digest, "state": ItemState.WAITING,
+            "is_behind": item.index in behind, "tries": 0, "generation": 1, "attempt": 0,
+            "prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0,
+        }
+        for item in items
+    ]  # fmt: skip
+    connection.execute(insert(batch_items), rows)
+
+
+def change(connection: Connection, batch_id: str, changes: dict[int, Changes]) -> None:
+    """Set columns of many rows, those that change the same ones by one statement."""
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for index, values in changes.items():
+        if values:
+            row = {**values, "of_index": index}
+            alike.setdefault(tuple(values), []).append(row)
+    its = batch_items.c
+    for names, rows in alike.items():
+        statement = (
+            update(batch_items)
+            .where(its.batch_id == batch_id, its.item_index == bindparam("of_index"))
+            .values({name: bindparam(name) for name in names})
+        )
+        connection.execute(statement, rows)
+
+
+def let_on(connection: Connection, batch_id: str, threads: Iterable[str]) -> None:
+    """Let the first waiting item of each thread come next, where no other one is under way."""
+    its = batch_items.c
+    waiting = case((its.state == ItemState.WAITING, its.item_index))
+    under_way = case((its.state != ItemState.WAITING, 1))
+    for some in in_pieces(sorted(set(threads))):
+        query = (
+            select(func.min(waiting))
+            .where(its.batch_id == batch_id, its.thread_id.in_(some), its.state.in_(UNFINISHED))
+            .group_by(its.thread_id)
+            .having(func.count(under_way) == 0)
+        )
+        first = [index for index in connection.execute(query).scalars() if index is not None]
+        change(connection, batch_id, {index: {"is_behind": False} for index in first})
+
+
+def busy_threads(connection: Connection, batch_id: str, threads: Sequence[str]) -> set[str]:
+    """Return those of the threads that have an unfinished item."""
+    its = batch_items.c
+    found = set[str]()
+    for some in in_pieces(threads):
+        query = (
+            select(its.thread_id)
+            .where(its.batch_id == batch_id, its.thread_id.in_(some), its.state.in_(UNFINISHED))
+            .distinct()
+        )
+        found.update(connection.execute(query).scalars())
+    return found
