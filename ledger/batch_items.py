@@ -106,6 +106,16 @@ class BatchItems:
             ),
         )
 
+    async def holds(self, batch_id: str, epoch: int) -> bool:
+        """Tell whether no later attempt has taken the lane of an epoch; ask right before a POST.
+
+        Raises:
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        return await self._database.read(
+            lambda connection: batch_claiming.is_current(connection, batch_id, epoch)
+        )
+
     async def held(self, batch_id: str, epoch: int) -> Sequence[Item]:
         """Return the items, with their bodies, that an epoch holds, in the order of the input.
 
