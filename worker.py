@@ -20,6 +20,7 @@ from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
+from activities.batch import BatchActivities
 from activities.decision import NoKeys, Verifier
 from activities.decisions import DecisionActivities
 from activities.notify import NotifyActivities
@@ -36,6 +37,7 @@ from runlane.ledger_access import open_ledger
 from runlane.monitoring import logs, metrics
 from runlane.monitoring.monitor import Monitor
 from runlane.monitoring.subject import ActivitySubjects
+from runlane.promoting import PromotedRuns
 from runlane.recording import Recorder
 from runlane.recovery import Recovery
 from runlane.search_attributes import SearchAttributesMissing
@@ -45,11 +47,17 @@ from runlane.tools import loading
 from runlane.tools.toolbox import RegisteredTools
 from runlane.upstream import open_upstream
 from runlane.webhooks import receivers
+from workflows.batch import BatchWorkflow
 from workflows.left_notices import NoticesWorkflow
 from workflows.run import RunWorkflow
-from workflows.task_queues import notify_task_queue, poll_task_queue, tools_task_queue
+from workflows.task_queues import (
+    batch_task_queue,
+    notify_task_queue,
+    poll_task_queue,
+    tools_task_queue,
+)
 
-WORKFLOWS: Sequence[type] = (RunWorkflow, NoticesWorkflow)
+WORKFLOWS: Sequence[type] = (RunWorkflow, NoticesWorkflow, BatchWorkflow)
 
 MAX_EFFECTS = 1000
 """Creates, submits, cancels and updates that one worker runs at a time, and checks of calls and
@@ -61,6 +69,8 @@ MAX_TOOLS = 200
 """Calls of tools that one worker runs at a time, each in a thread of its own."""
 MAX_NOTICES = 20
 """Notices that one worker sends at a time; those to a receiver that hangs wait for each other."""
+MAX_LANES = 16
+"""Lanes of batches that one worker drives at a time; each holds as many requests as its window."""
 MAX_CACHED_WORKFLOWS = 600
 """Runs that one worker keeps in memory, 0.2 MB each; one beyond them is replayed when it goes on.
 As many as can have an attached poll."""
@@ -82,6 +92,7 @@ def build_workers(
     tools: Toolbox | None = None,
     verifier: Verifier | None = None,
     notify: NotifyActivities | None = None,
+    batches: BatchActivities | None = None,
     max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
     deployment: WorkerDeploymentConfig | None = None,
 ) -> list[Worker]:
@@ -99,6 +110,7 @@ def build_workers(
         tools: Of this process; none leaves each call to the caller.
         verifier: Knows the keys of decisions; without one none counts.
         notify: None where this process has no webhooks: it leaves notices to those that have.
+        batches: None where this process drives none.
         max_cached_workflows: Runs kept in memory.
         deployment: For versioned workers.
     """
@@ -115,6 +127,9 @@ def build_workers(
         decisions.verify,
         decisions.lapse,
     ]
+
+    if batches is not None:
+        effects += [batches.look, batches.record]
 
     def beside(
         queue: str,
@@ -158,6 +173,8 @@ def build_workers(
         beside(poll_task_queue(task_queue), MAX_POLLS, activities.retrieve),
         beside(tools_task_queue(task_queue), MAX_TOOLS, calls.call),
     ]
+    if batches is not None:
+        workers.append(beside(batch_task_queue(task_queue), MAX_LANES, batches.lane))
     if notify is not None:
         # One to a receiver that hangs is sent by another worker.
         grace = timedelta(seconds=1)
@@ -223,6 +240,9 @@ async def run(
             tools=tools,
             verifier=keys.verifier(settings, data_dir),
             notify=NotifyActivities(webhooks) if webhooks else None,
+            batches=BatchActivities(
+                upstream, ledger, PromotedRuns(client, ledger, settings.task_queue)
+            ),
             deployment=deployment(settings),
         )
         serving = [asyncio.create_task(worker.run()) for worker in workers]

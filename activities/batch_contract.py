@@ -13,6 +13,9 @@ MAX_TRIES = 3
 PauseKind = Literal["quota", "credentials", "other_upstream", "stopped", "person"]
 """Why a batch stands still: what must be mended outside, a stop, or somebody's word."""
 
+LaneEnd = Literal["time", "idle", "paused", "ended"]
+"""Why a lane came back. `time`: there is more to do. `idle`: nothing waits. `ended`: the batch."""
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -34,8 +37,6 @@ class BatchOptions(_Model):
     tpm: float | None = None
     """Tokens a minute, likewise, counted when runs end."""
     tries: int = MAX_TRIES
-    deadline_at: float | None = None
-    """Unix seconds; what hasn't begun by then ends `expired`."""
     with_tools: bool = False
     """Workers answer calls of their own tools in runs that were promoted."""
     requested_by: str | None = None
@@ -64,8 +65,7 @@ class LaneInput(_Model):
 class LaneDone(_Model):
     """Result of `batch.lane`."""
 
-    why: Literal["time", "idle", "paused", "ended"]
-    """`time`: there is more to do. `idle`: nothing waits. `ended`: the batch has."""
+    why: LaneEnd
     settled: int = 0
 
 

@@ -126,16 +126,6 @@ class BatchItems:
             lambda connection: batch_claiming.held(connection, self._contents, batch_id, epoch)
         )
 
-    async def holds(self, batch_id: str, epoch: int) -> bool:
-        """Tell whether no other attempt has taken the lane of an epoch; asked before each POST.
-
-        Raises:
-            LedgerUnavailable: the ledger doesn't answer.
-        """
-        return await self._database.read(
-            lambda connection: batch_claiming.is_current(connection, batch_id, epoch)
-        )
-
     async def write(self, batch_id: str, epoch: int, writes: Sequence[Write]) -> list[bool]:
         """Write what happened to items that an epoch holds, all at once and in this order.
 

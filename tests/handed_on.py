@@ -5,21 +5,15 @@ The upstream run is created here, and the workflow starts where its own create w
 
 import asyncio
 import secrets
-import time
 
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from activities.contract import Created, Upstream
-from runlane import search_attributes
-from runlane.visibility import first_attributes
+from runlane.promoting import handed_on, start
 from runsapi import Assistants, Run, RunCreateParams, RunStatus
-from workflows import attempts, polling, progress
-from workflows.contract import WORKFLOW, RunRequest
-from workflows.shown import memo
-from workflows.state import RunInput, RunState
-from workflows.view import shown_status
+from workflows import attempts
+from workflows.contract import RunRequest
 
 AT_A_TIME = 20
 """Runs started and not yet taken up by a worker: more would only queue up in the server."""
@@ -70,17 +64,8 @@ class Starter:
 
     async def _start(self, run_id: str, request: RunRequest, run: Run, age: float) -> str:
         upstream = Upstream(name=self._upstream.name, url=self._upstream.url)
-        state = _state(request, Created(run=run, upstream=upstream), age)
-        status = SearchAttributePair(search_attributes.STATUS, shown_status(state).value)
-        others = [pair for pair in first_attributes(request) if pair.key != status.key]
-        await self._client.start_workflow(
-            WORKFLOW,
-            RunInput(request=request, state=state),
-            id=run_id,
-            task_queue=self._task_queue,
-            memo=memo(request, state),
-            search_attributes=TypedSearchAttributes([status, *others]),
-        )
+        state = handed_on(request, Created(run=run, upstream=upstream), age=age)
+        await start(self._client, self._task_queue, run_id, request, state)
         handle = self._client.get_workflow_handle(run_id)
         async for event in handle.fetch_history_events(wait_new_event=True):
             if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
@@ -91,14 +76,3 @@ class Starter:
 
 def _new_run_id() -> str:
     return f"run_{secrets.token_hex(8)}"
-
-
-def _state(request: RunRequest, created: Created, age: float) -> RunState:
-    """Return what the workflow itself would know, had it looked at its upstream run just now."""
-    now, options = time.time(), request.options
-    state = RunState(deadline_at=request.created_at + options.deadline)
-    progress.take_over(state, options, created, now - age)
-    polling.schedule_poll(state, options, now)
-    if state.calls:
-        polling.schedule_look(state, options, now)
-    return state

@@ -22,11 +22,13 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.batch import BatchActivities
 from activities.decision import Verifier
 from activities.notify import NotifyActivities
 from activities.runs import RunActivities
 from activities.tools import Toolbox
 from ledger import Ledger
+from runlane.promoting import PromotedRuns
 from runlane.reading import NO_ANSWER
 from runsapi import Assistants
 from tests.ledgers import new_directory, open_in
@@ -110,6 +112,9 @@ class Lab:
                     tools=tools,
                     verifier=verifier,
                     notify=notify,
+                    batches=BatchActivities(
+                        upstream, ledger, PromotedRuns(client, ledger, self.task_queue)
+                    ),
                     max_cached_workflows=max_cached_workflows,
                 )
             ]

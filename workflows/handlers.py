@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
     import workflows.decided as decided
     import workflows.progress as progress
     from activities.decision import Decision, DecisionReceipt, DecisionStatus
+    from workflows.batch_results import record
     from workflows.deciding import Deciding
     from workflows.messages import check_decision, check_metadata, check_tool_outputs
     from workflows.notices import Notices
@@ -123,6 +124,11 @@ class RunHandlers:
         # While blocked also during a try: that one may have left before the mending was done.
         if self._state.blocked is not None or self._now() - self._polled_at >= NUDGE_SPACING:
             self._nudged = True
+
+    async def _hand_on(self) -> None:
+        """Give others what outlives the run: its notices, and the line that it is of a batch."""
+        await self._notices.hand_on()
+        await record(self._request.batch, self.view())
 
     def _decision_counts(self) -> None:
         """Go on with what has changed by a decision; the workflow knows more of it."""

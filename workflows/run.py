@@ -292,7 +292,7 @@ class RunWorkflow(RunHandlers):
     async def _end(self) -> None:
         await self._tools.see_through()
         ending.end(self._state, self._request, self._now())
-        await self._notices.hand_on()
+        await self._hand_on()
 
     # Effects: create, submit, cancel and update
 
