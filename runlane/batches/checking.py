@@ -20,7 +20,8 @@ NEW_THREAD_URL = "/v1/threads/runs"
 THREAD_URL = "/v1/threads/ID/runs"
 
 PAGE_LINES = 500
-"""Lines between two marks; what is sent to the ledger at a time."""
+PAGE_BYTES = 4_000_000
+"""A page of lines ends with the one by which it has so many of either; the ledger gets pages."""
 MAX_THREAD_BYTES = 1_000_000
 """Bytes of a new thread as JSON."""
 
@@ -91,6 +92,8 @@ class Checking:
         """Check this file's lines."""
         self._source = source
         self.totals = Totals()
+        self.at_page_end = False
+        """Whether the line that was yielded last is the last one of its page."""
 
     def lines(self) -> Iterator[CheckedLine | Problem]:
         """Yield every line that holds something, as a request or as a problem.
@@ -102,6 +105,7 @@ class Checking:
             OSError: the file can't be read.
         """
         self.totals = Totals()
+        lines = size = 0
         with _Seen() as seen:
             for line in self._source.lines():
                 found = check(line)
@@ -114,8 +118,11 @@ class Checking:
                     self.totals.usable += 1
                 else:
                     self.totals.unusable += 1
-                if (self.totals.usable + self.totals.unusable) % PAGE_LINES == 0:
+                lines, size = lines + 1, size + len(line.raw or b"")
+                self.at_page_end = lines >= PAGE_LINES or size >= PAGE_BYTES
+                if self.at_page_end:
                     self.totals.marks.append(self._source.digest())
+                    lines = size = 0
                 yield found
         self.totals.digest = self._source.digest()
 

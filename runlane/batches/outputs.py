@@ -5,6 +5,7 @@ goes on behind the last whole line.
 """
 
 import base64
+import contextlib
 import errno
 import hashlib
 import json
@@ -99,18 +100,21 @@ class ResultsFile:
             self._file.close()
             raise
 
-    def takes(self, item: Item) -> bool:
-        """Tell whether an item belongs into it, and isn't there yet."""
-        wanted = not self._failed_only or item.state is not ItemState.COMPLETED
-        return wanted and (item.seq or 0) > self.last_seq
-
     def write(self, items: Sequence[Item]) -> None:
-        """Add those that belong into it.
+        """Add those, in the order of their ends, that belong into it and aren't there yet.
 
         Raises:
             ResultsLost: there is no room, or the disk fails; what is whole of it stays.
         """
-        new = [item for item in items if self.takes(item)]
+        self.put([item for item in items if (item.seq or 0) > self.last_seq])
+
+    def put(self, items: Sequence[Item]) -> None:
+        """Add those that belong into it, in any order; then `last_seq` says nothing.
+
+        Raises:
+            ResultsLost: see `write`.
+        """
+        new = [item for item in items if self._takes(item)]
         left = memoryview(b"".join(encoded(item) for item in new))
         with self._explained():
             while left:
@@ -157,6 +161,15 @@ class ResultsFile:
                     self.path.unlink(missing_ok=True)
         finally:
             self._file.close()
+
+    def discard(self) -> None:
+        """Take it away, whatever is in it."""
+        self._file.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def _takes(self, item: Item) -> bool:
+        return not self._failed_only or item.state is not ItemState.COMPLETED
 
     def _hold(self) -> None:
         try:

@@ -1,0 +1,109 @@
+"""Bringing a batch's results from the ledger into files: as they come, or in the input's order."""
+
+from pathlib import Path
+
+from ledger import Ledger
+from ledger.batch_record import BatchCounts
+from runlane.batches import presenting
+from runlane.batches.outputs import ResultsFile, ResultsLost
+
+PAGE = 200
+"""Items that are read at a time."""
+
+
+def errors_path(output: Path) -> Path:
+    """Return where failures go, where nobody says: `out.errors.jsonl` beside `out.jsonl`."""
+    return output.with_name(f"{output.name.removesuffix('.jsonl')}.errors.jsonl")
+
+
+class Results:
+    """The files of one batch's results, which follow its ledger."""
+
+    def __init__(self, ledger: Ledger, batch_id: str, output: Path, errors: Path) -> None:
+        """Open both, and look how far they have come.
+
+        Raises:
+            ResultsLost: one of them can't be used.
+        """
+        if output == errors:
+            text = "Results and failures need two files."
+            raise ResultsLost(text, param="--errors")
+        self._ledger = ledger
+        self._batch_id = batch_id
+        self._output = ResultsFile(output, batch_id)
+        try:
+            self._errors = ResultsFile(errors, batch_id, failed_only=True)
+        except BaseException:
+            self._output.close()
+            raise
+
+    async def follow(self) -> BatchCounts:
+        """Write what has ended since the last time; return where the items stand now.
+
+        Raises:
+            ResultsLost: a file can't be written.
+            LedgerUnavailable: the ledger doesn't answer; the same call again goes on.
+        """
+        await self._append(self._output, self._errors)
+        counts = await self._ledger.batches.counts(self._batch_id)
+        ended, failed = presenting.ended(counts), presenting.failed(counts)
+        whole = not counts.unfinished
+        # Nothing that has ended may be missing once all has. More than that are there where
+        # something was tried anew after its line was written.
+        if (
+            self._output.lines > ended
+            or self._errors.lines > failed
+            or (whole and (self._output.lines, self._errors.lines) != (ended, failed))
+        ):
+            await self._begin_anew(in_order=False)
+        return counts
+
+    async def write_in_order(self) -> None:
+        """Write all that has ended, in the order of the input, in place of what is there.
+
+        Raises:
+            ResultsLost: a file can't be written; the one that is there stays.
+            LedgerUnavailable: the ledger doesn't answer; the same call again does it.
+        """
+        await self._begin_anew(in_order=True)
+
+    def close(self) -> None:
+        """Put both onto the disk.
+
+        Raises:
+            ResultsLost: the disk fails.
+        """
+        try:
+            self._output.close()
+        finally:
+            self._errors.close()
+
+    async def _append(self, output: ResultsFile, errors: ResultsFile) -> None:
+        items = self._ledger.batch_items
+        while page := await items.results(self._batch_id, output.last_seq, PAGE):
+            # Failures first: then theirs is never behind, and what it has is left out of it.
+            errors.write(page)
+            output.write(page)
+
+    async def _begin_anew(self, *, in_order: bool) -> None:
+        output, errors = self._output.begin_anew(), self._errors.begin_anew()
+        try:
+            if in_order:
+                await self._put_in_order(output, errors)
+            else:
+                await self._append(output, errors)
+            errors.take_place_of(self._errors)
+            self._errors = errors
+            output.take_place_of(self._output)
+            self._output = output
+        finally:
+            for file in (output, errors):
+                if file not in (self._output, self._errors):
+                    file.discard()
+
+    async def _put_in_order(self, output: ResultsFile, errors: ResultsFile) -> None:
+        items, after = self._ledger.batch_items, -1
+        while page := await items.ordered(self._batch_id, after, PAGE):
+            after = page[-1].index
+            errors.put(page)
+            output.put(page)
