@@ -16,7 +16,13 @@ from ledger.batch_item import Item, NewItem
 from ledger.batch_record import BatchCounts, BatchRecord, batch_id
 from tests.lab import Lab, eventually
 from workflows.batch import BatchWorkflow
-from workflows.batch_contract import BatchInput, BatchResult, BatchTiming
+from workflows.batch_contract import (
+    BatchInput,
+    BatchResult,
+    BatchTiming,
+    CancelOrder,
+    PauseOrder,
+)
 
 QUICK = BatchTiming(poll_floor=0.05, look_floor=0.2, retry_floor=0.1)
 """The product's timing, with the shortest waits shortened."""
@@ -83,6 +89,22 @@ class Batch:
             return (await asyncio.wait_for(self.handle.result(), seconds)).status
         except TimeoutError:
             raise AssertionError(f"still {await self.counts()}") from None
+
+    async def pause(self, reason: str, *, by: str) -> None:
+        """Ask for a pause."""
+        await self.handle.signal(BatchWorkflow.pause, PauseOrder(reason=reason, by=by))
+
+    async def resume(self) -> None:
+        """Ask to go on."""
+        await self.handle.signal(BatchWorkflow.resume)
+
+    async def cancel(self) -> None:
+        """Ask for the end."""
+        await self.handle.signal(BatchWorkflow.cancel, CancelOrder(by="ann"))
+
+    async def until_upstream(self, count: int) -> None:
+        """Wait until the upstream has so many runs of this lab's assistant."""
+        await eventually(self.upstream_runs, lambda runs: len(runs) == count)
 
     async def counts(self) -> BatchCounts:
         """Return how many items stand where."""

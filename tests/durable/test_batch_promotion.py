@@ -1,0 +1,78 @@
+"""Items of a batch that wait for somebody: they become runs of their own, and give their slot back."""
+
+import json
+
+from ledger.batch_item import ItemState
+from runlane.orchestrator import Runlane
+from runlane.settings import Settings
+from tests.batches import Batch, new_threads
+from tests.lab import Lab, eventually
+from workflows.run import RunWorkflow
+
+ASK = {"queued": 0.02, "in_progress": 0.05, "calls": [{"name": "lookup_order"}]}
+DONE = {"queued": 0.02, "in_progress": 0.05, "says": "{lookup_order}"}
+
+
+async def test_items_that_ask_for_tools_are_answered_as_runs(lab: Lab) -> None:
+    """Four lines wait in a batch whose only lane drives one at a time; each is answered through
+    the client, by the line's run id, and writes the line's result itself.
+    """
+    await lab.scenario(rounds=[ASK, DONE])
+    runs = Runlane(lab.client, Settings(task_queue=lab.task_queue)).runs
+    batch = Batch(lab)
+    await batch.upload(new_threads(4, metadata={"ticket": "7"}))
+    await batch.start(lanes=1, window=1)
+    await batch.until(lambda counts: counts.waiting_for_people == 4)
+    promoted = await lab.ledger.batch_items.promoted(batch.id)
+    for item in promoted:
+        run = await runs.retrieve(item.run_id or "")
+        assert "requires_action" == run.status
+        assert {"ticket": "7"} == run.metadata
+        outputs = [{"tool_call_id": call.id, "output": item.custom_id} for call in run.tool_calls]
+        await runs.submit_tool_outputs(run.id, tool_outputs=outputs)
+    status = await batch.ended()
+    results = await batch.results()
+    bodies = {each.custom_id: json.loads(each.response or "null") for each in results}
+
+    assert "completed" == status
+    assert {ItemState.COMPLETED} == {each.state for each in results}
+    assert {each.custom_id: each.run_id for each in promoted} == {
+        custom_id: body["id"] for custom_id, body in bodies.items()
+    }
+    assert 4 == len(await batch.upstream_runs())
+    assert [{"ticket": "7"}] * 4 == [body["metadata"] for body in bodies.values()]
+    assert [150] * 4 == [each.usage.total_tokens for each in results]
+
+
+async def test_a_run_that_was_ended_in_temporal_does_not_hold_its_batch(lab: Lab) -> None:
+    """It can't write its result; the batch looks, and lists it as one of which nobody knows."""
+    await lab.scenario(rounds=[ASK, DONE])
+    batch = Batch(lab)
+    await batch.upload(new_threads(1))
+    await batch.start()
+    await batch.until(lambda counts: counts.waiting_for_people == 1)
+    [item] = await lab.ledger.batch_items.promoted(batch.id)
+    handle = lab.client.get_workflow_handle_for(RunWorkflow.run, item.run_id or "")
+    await handle.terminate()
+    status = await batch.ended()
+    [result] = await batch.results()
+
+    assert "completed" == status
+    assert ItemState.UNCERTAIN == result.state
+    assert "may be alive" in json.loads(result.error or "{}")["message"]
+
+
+async def test_a_batch_that_is_cancelled_cancels_its_runs(lab: Lab) -> None:
+    """Those that were promoted too: upstream nothing is left alive."""
+    await lab.scenario(rounds=[ASK, DONE])
+    batch = Batch(lab)
+    await batch.upload(new_threads(2))
+    await batch.start()
+    await batch.until(lambda counts: counts.waiting_for_people == 2)
+    await batch.cancel()
+    status = await batch.ended()
+    results = await batch.results()
+
+    assert "cancelled" == status
+    assert [ItemState.CANCELLED] * 2 == [each.state for each in results]
+    assert ["cancelled"] * 2 == [each["status"] for each in await batch.upstream_runs()]

@@ -1,0 +1,88 @@
+"""Batches that somebody pauses, resumes or cancels, and those whose time is over."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from ledger.batch_item import ItemState
+from ledger.stops import Scope, Stop
+from tests.batches import Batch, new_threads
+from tests.lab import Lab
+
+STEADY = {"queued": 0.05, "in_progress": 0.3, "says": "On its way."}
+LONG = {"queued": 0.05, "in_progress": 600}
+
+
+async def test_a_pause_begins_nothing_and_ends_what_has_begun(lab: Lab) -> None:
+    """In flight comes down to none, the rest waits, and `resume` brings it to the end."""
+    await lab.scenario(rounds=[STEADY])
+    batch = Batch(lab)
+    await batch.upload(new_threads(60))
+    await batch.start(window=4)
+    await batch.until(lambda counts: counts.by_state[ItemState.COMPLETED] >= 4)
+    await batch.pause("lunch", by="ann")
+    assert "lunch" == await batch.until_paused()
+    counts = await batch.until(lambda counts: counts.in_flight == 0)
+    await asyncio.sleep(1.0)
+    still = await batch.counts()
+    await batch.resume()
+    status = await batch.ended()
+
+    assert 0 < counts.by_state[ItemState.WAITING]
+    assert counts == still
+    assert "completed" == status
+    assert 60 == len(await batch.results()) == len(await batch.upstream_runs())
+    assert None is (await batch.record()).paused_at
+
+
+async def test_a_cancel_ends_what_waits_and_what_runs(lab: Lab) -> None:
+    """What runs is cancelled upstream; each line says that it was cancelled."""
+    await lab.scenario(rounds=[LONG])
+    batch = Batch(lab)
+    await batch.upload(new_threads(10))
+    await batch.start(lanes=1, window=3)
+    await batch.until(lambda counts: counts.in_flight == 3)
+    await batch.until_upstream(3)
+    await batch.cancel()
+    status = await batch.ended()
+    results = await batch.results()
+
+    assert "cancelled" == status
+    assert 10 == len(results)
+    assert {ItemState.CANCELLED} == {each.state for each in results}
+    assert ["cancelled"] * 3 == [each["status"] for each in await batch.upstream_runs()]
+
+
+async def test_after_its_deadline_a_batch_begins_nothing(lab: Lab) -> None:
+    """What has begun goes on to its end; the rest ends `expired`, and so does the batch."""
+    await lab.scenario(rounds=[{"queued": 0.05, "in_progress": 4.0, "says": "Late."}])
+    batch = Batch(lab)
+    deadline = datetime.now(UTC) + timedelta(seconds=3)
+    await batch.upload(new_threads(5), deadline=deadline)
+    await batch.start(lanes=1, window=2)
+    status = await batch.ended()
+    results = await batch.results()
+
+    assert "expired" == status
+    states = sorted(each.state for each in results)
+    assert [ItemState.COMPLETED] * 2 + [ItemState.EXPIRED] * 3 == states
+    assert 2 == len(await batch.upstream_runs())
+
+
+async def test_a_stop_pauses_the_batch_and_says_so(lab: Lab) -> None:
+    """The kill switch lets nothing be created; no item fails of it."""
+    await lab.scenario(rounds=[STEADY])
+    stop = Stop(scope=Scope.ALL, by="ann", reason="looks wrong", since=datetime.now(UTC))
+    await lab.ledger.stops.stop(stop)
+    batch = Batch(lab)
+    await batch.upload(new_threads(3))
+    await batch.start()
+    reason = await batch.until_paused()
+    created = len(await batch.upstream_runs())
+    await lab.ledger.stops.resume(Scope.ALL)
+    await batch.resume()
+    status = await batch.ended()
+
+    assert "stopped: Stopped by ann (everything): looks wrong" == reason
+    assert 0 == created
+    assert "completed" == status
+    assert 3 == len(await batch.upstream_runs())

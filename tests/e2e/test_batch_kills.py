@@ -1,0 +1,73 @@
+"""Workers are killed while they drive a batch: each line is run once, and ends once."""
+
+import asyncio
+from pathlib import Path
+
+from ledger.batch_item import ItemState
+from runlane.ledger_access import open_ledger
+from runlane.settings import Settings
+from tests.batches import Batch, new_threads
+from tests.processes import Plant
+
+ITEMS = 120
+SLOW = {"queued": 0.1, "in_progress": 1.0, "says": "On its way."}
+
+
+async def test_what_a_killed_worker_held_is_taken_over(plant: Plant, data_dir: Path) -> None:
+    """Two workers drive two lanes; one dies in the middle of it, later the other, and no run is
+    created twice, none is missing, and each line has one result.
+    """
+    lab = plant.lab
+    await lab.scenario(rounds=[SLOW])
+    first = await plant.worker()
+    second = await plant.worker()
+    async with await open_ledger(Settings(data_dir=data_dir)) as lab.ledger:
+        batch = Batch(lab)
+        await batch.upload(new_threads(ITEMS))
+        await batch.start(window=16)
+        await batch.until(lambda counts: counts.by_state[ItemState.COMPLETED] >= ITEMS // 6)
+        await first.kill()
+        await plant.worker()
+        await batch.until(lambda counts: counts.by_state[ItemState.COMPLETED] >= ITEMS // 2)
+        await second.kill()
+        status = await batch.ended(seconds=90)
+        results = await batch.results()
+        upstream = await batch.upstream_runs()
+
+    assert "completed" == status
+    assert {ItemState.COMPLETED} == {each.state for each in results}
+    assert {f"item-{number}" for number in range(ITEMS)} == {each.custom_id for each in results}
+    assert ITEMS == len(results)
+    assert ITEMS == len(upstream)
+    assert {each.run_id for each in results} == {
+        each["metadata"]["runlane_run_id"] for each in upstream
+    }
+
+
+async def test_a_create_whose_answer_a_dead_worker_awaited_is_found(
+    plant: Plant, data_dir: Path
+) -> None:
+    """The upstream has accepted the run when the worker dies: it is found by its stamp. The next
+    line of the same thread begins once that one has ended.
+    """
+    lab = plant.lab
+    await lab.scenario(rounds=[SLOW])
+    worker = await plant.worker()
+    async with await open_ledger(Settings(data_dir=data_dir)) as lab.ledger:
+        batch = Batch(lab)
+        held = await lab.fault("runs.create", "hold_after")
+        await batch.upload([(lab.thread_id, {}), (lab.thread_id, {})])
+        await batch.start(lanes=1)
+        await lab.held(held)
+        await worker.kill()
+        await lab.release(held, answer=False)
+        await plant.worker()
+        status = await batch.ended()
+        results = await batch.results()
+        accepted = await lab.accepted("runs.create")
+
+    assert "completed" == status
+    assert ["item-0", "item-1"] == [each.custom_id for each in results]
+    assert 2 == accepted
+    assert 2 == len({each.response for each in results})
+    assert await asyncio.to_thread(lambda: len(lab.simulator.thread(lab.thread_id)["runs"])) == 2
