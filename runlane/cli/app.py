@@ -17,7 +17,7 @@ from runlane.cli import (
     api,
     approvals,
     audit,
-    batches,
+    batch_steering,
     blocked,
     doctor,
     erasing,
@@ -51,7 +51,7 @@ app = typer.Typer(
 services.add_to(app)
 api.add_to(app)
 runs.add_to(app)
-batches.add_to(app)
+batch_steering.add_to(app)
 shows.add_to(app)
 answers.add_to(app)
 approvals.add_to(app)

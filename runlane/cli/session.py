@@ -24,6 +24,7 @@ _GIVE_UP_SECONDS = 3.0
 class _Session:
     json = False
     followed: str | None = None
+    see = ""
 
 
 _session = _Session()
@@ -33,6 +34,7 @@ def begin(*, json: bool) -> None:
     """Forget an earlier call in the same process."""
     _session.json = json
     _session.followed = None
+    _session.see = ""
 
 
 def wants_json() -> bool:
@@ -40,9 +42,9 @@ def wants_json() -> bool:
     return _session.json
 
 
-def follow(run_id: str) -> None:
-    """Note which run goes on if the command is interrupted now."""
-    _session.followed = run_id
+def follow(run_id: str, see: str = "poll") -> None:
+    """Note which run goes on if the command is interrupted now, and which command shows it."""
+    _session.followed, _session.see = run_id, see
 
 
 def followed() -> str | None:
@@ -126,7 +128,7 @@ def perform_apart(work: Callable[[], Awaitable[int]]) -> None:
 
 def _goes_on() -> str:
     run_id = followed()
-    rest = "." if run_id is None else f"; {run_id} goes on. See  runlane poll {run_id}"
+    rest = "." if run_id is None else f"; {run_id} goes on. See  runlane {_session.see} {run_id}"
     return f"Interrupted{rest}"
 
 

@@ -1,0 +1,243 @@
+"""Watching a batch: a bar with its figures on a terminal, and elsewhere a line now and then."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ledger.batch_item import ItemState
+from ledger.batch_record import BatchCounts, BatchRecord
+from ledger.errors import LedgerUnavailable
+from runlane.batches import presenting
+from runlane.cli import STARTED, output, session
+from runlane.errors import ExitCode
+
+if TYPE_CHECKING:
+    from ledger import Ledger
+    from runlane.batches.results import Results
+
+PACE = 1.0
+"""Seconds between two looks."""
+_RATE_OVER = 30.0
+_FIRST_WORD_SECONDS = 1.5
+_WORDS_EVERY = 10.0
+_PEOPLE_ONLY_FOR = 5.0
+"""Seconds after which what is left counts as people's: a tool may run for one of them just now."""
+_KINDS_SHOWN = 3
+_THOUSAND, _MILLION = 1_000, 1_000_000
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a batch stands, and how fast it moves."""
+
+    batch: BatchRecord
+    counts: BatchCounts
+    rate: float | None
+    """Items that end in a second; None: too early to say."""
+
+    @property
+    def ended(self) -> int:
+        """Items that have ended."""
+        return presenting.ended(self.counts)
+
+    @property
+    def only_people_left(self) -> bool:
+        """Whether nothing is left but items that wait for people."""
+        people = self.counts.waiting_for_people
+        return people > 0 and people == self.counts.unfinished
+
+    def figures(self) -> str:
+        """Return what moves, short enough for a line of 80 columns."""
+        parts = []
+        if self.rate:
+            left = self.counts.unfinished - self.counts.waiting_for_people
+            parts += [f"{self.rate:.1f}/s", f"{clock(left / self.rate)} left"]
+        parts.append(f"{self.counts.in_flight:,} in flight")
+        if self.counts.waiting_for_people:
+            parts.append(f"{self.counts.waiting_for_people:,} with people")
+        parts.append(f"{short(self.counts.usage.total_tokens)} tokens")
+        return " · ".join(parts)
+
+    def failures(self) -> str | None:
+        """Return how many have failed, and by what; None where none has."""
+        failed = presenting.failed(self.counts)
+        if not failed:
+            return None
+        kinds = sorted(self.counts.by_error_kind.items(), key=lambda kind: (-kind[1], kind[0]))
+        shown = [f"{output.shortened(name, 24)} {count:,}" for name, count in kinds[:_KINDS_SHOWN]]
+        if len(kinds) > _KINDS_SHOWN:
+            shown.append("…")
+        return f"{failed:,} failed: {', '.join(shown)}" if shown else f"{failed:,} failed"
+
+    def paused(self) -> str | None:
+        """Return who has paused it, and why; None where nobody has."""
+        batch = self.batch
+        if batch.paused_at is None:
+            return None
+        by, reason = output.safe(batch.paused_by or ""), output.safe(batch.paused_reason or "")
+        return f"paused by {by}: {reason}"
+
+
+class Speed:
+    """How many items have ended in a second, over the last half minute."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def rate(self, now: float, ended: int) -> float | None:
+        """Note how many have ended by now; return the rate."""
+        if self._seen and ended < self._seen[-1][1]:
+            # Some are tried anew.
+            self._seen.clear()
+        self._seen.append((now, ended))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= _RATE_OVER:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (ended - before) / (now - since) if now - since >= PACE else None
+
+
+async def follow(
+    ledger: "Ledger",
+    batch: BatchRecord,
+    results: "Results | None",
+    *,
+    wait_for_people: bool,
+    missing_worker: Callable[[], Any],
+) -> Standing:
+    """Watch a batch and bring its results, until it has ended or only people's items are left.
+
+    Args:
+        ledger: where it stands.
+        batch: as it was found.
+        results: its files, where there are any.
+        wait_for_people: go on until theirs have ended too.
+        missing_worker: awaited while nothing moves; says so where nobody is there to move it.
+    """
+    speed, alone_since = Speed(), float("inf")
+    with _Shown(batch) as shown:
+        while True:
+            now = time.monotonic()
+            try:
+                # The record first: what has ended by then is among the results.
+                record = await ledger.batches.find(batch.id) or batch
+                counts = await (
+                    ledger.batches.counts(batch.id) if results is None else results.follow()
+                )
+            except LedgerUnavailable as error:
+                shown.say_once(f"The ledger doesn't answer; trying again. {error}")
+                await asyncio.sleep(PACE)
+                continue
+            shown.say_once(None)
+            standing = Standing(record, counts, speed.rate(now, presenting.ended(counts)))
+            shown.show(standing)
+            if record.status.is_end:
+                return standing
+            alone_since = min(alone_since, now) if standing.only_people_left else float("inf")
+            if not wait_for_people and now - alone_since >= _PEOPLE_ONLY_FOR:
+                return standing
+            if not counts.in_flight and counts.by_state[ItemState.WAITING]:
+                await missing_worker()
+            await asyncio.sleep(PACE)
+
+
+def exit_code(standing: Standing) -> ExitCode:
+    """Return what a command's exit code says of a batch."""
+    if not standing.batch.status.is_end:
+        return ExitCode.WAITING
+    is_whole = standing.ended == standing.counts.by_state[ItemState.COMPLETED]
+    done = is_whole and standing.batch.status.value == "completed"
+    return ExitCode.DONE if done else ExitCode.NOT_COMPLETED
+
+
+def clock(seconds: float) -> str:
+    """Return a time that is left: `0:41`, `12:03`, `3:20:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def short(number: int) -> str:
+    """Return a number in at most five characters: `999`, `12.3k`, `4.5M`."""
+    if number < _THOUSAND:
+        return str(number)
+    if number < _MILLION:
+        return f"{number / _THOUSAND:.1f}k" if number < 100_000 else f"{number // _THOUSAND}k"
+    return f"{number / _MILLION:.1f}M"
+
+
+class _Shown:
+    """The bar at the foot of a terminal; or lines, the later the rarer looked at."""
+
+    def __init__(self, batch: BatchRecord) -> None:
+        self._name = output.shortened(batch.name, 24)
+        self._total = max(batch.total, 1)
+        self._open = ExitStack()
+        self._live: Any = None
+        self._said: str | None = None
+        self._pause: str | None = None
+        self._next_word = STARTED + _FIRST_WORD_SECONDS
+
+    def show(self, standing: Standing) -> None:
+        pause = standing.paused()
+        if pause != self._pause:
+            self._pause = pause
+            text = "Going on." if pause is None else f"{pause[0].upper()}{pause[1:]}"
+            output.note(text)
+            if pause is not None:
+                name = output.word(standing.batch.name)
+                output.note(f"Go on with:  runlane batch resume {name}")
+        if self._live is not None:
+            self._live.update(self._picture(standing), refresh=True)
+        elif time.monotonic() >= self._next_word:
+            self._next_word = time.monotonic() + _WORDS_EVERY
+            parts = [f"{standing.ended:,}/{standing.batch.total:,}", standing.figures()]
+            failures = standing.failures()
+            output.note(" · ".join([*parts, *([] if failures is None else [failures])]))
+
+    def say_once(self, text: str | None) -> None:
+        """Say something that lasts when it begins."""
+        if text is not None and self._said is None:
+            output.note(text)
+        self._said = text
+
+    def _picture(self, standing: Standing) -> Any:
+        from rich.console import Group  # noqa: PLC0415
+        from rich.progress_bar import ProgressBar  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        share = f"{standing.ended:,}/{standing.batch.total:,}"
+        line = Table.grid(padding=(0, 1), expand=True)
+        line.add_column(no_wrap=True)
+        line.add_column(ratio=1)
+        line.add_column(no_wrap=True, justify="right")
+        bar = ProgressBar(total=self._total, completed=standing.ended)
+        line.add_row(Text(self._name, style="bold"), bar, Text(share))
+        rows: list[Any] = [line, Text(standing.figures(), overflow="ellipsis", no_wrap=True)]
+        failures, paused = standing.failures(), standing.paused()
+        if failures is not None:
+            rows.append(Text(failures, style="red", overflow="ellipsis", no_wrap=True))
+        if paused is not None:
+            rows.append(Text(paused, style="yellow", overflow="ellipsis", no_wrap=True))
+        return Group(*rows)
+
+    def __enter__(self) -> "_Shown":
+        console = output.stderr() if session.wants_json() else output.stdout()
+        console = console if console.is_terminal else output.stderr()
+        if console.is_terminal:
+            from rich.live import Live  # noqa: PLC0415
+            from rich.text import Text  # noqa: PLC0415
+
+            self._live = self._open.enter_context(
+                Live(Text("looking"), console=console, auto_refresh=False, transient=True)
+            )
+            self._open.enter_context(output.above(console))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)

@@ -1,0 +1,261 @@
+"""Commands on batches that were begun: looked at, paused, cancelled, tried again."""
+
+# ruff: noqa: FBT002, PLR0917 - typer reads a command's options from its parameters
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from runlane.cli import batches, output, session
+from runlane.cli.batches import Errors, Files, Ordered, Output, WaitForPeople
+from runlane.cli.options import Json
+from runlane.errors import ExitCode, InvalidRequest, Refused
+
+if TYPE_CHECKING:
+    from ledger import Ledger
+    from ledger.batch_record import BatchRecord
+    from runlane.cli.batch_progress import Standing
+    from runlane.orchestrator import Runlane
+
+_Batch: TypeAlias = Annotated[
+    str, typer.Argument(metavar="BATCH", help="Name or id of a batch; of a name, the latest.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the commands their names."""
+    group = typer.Typer(help="Run a file of requests, and get a file of results.")
+    batches.add_to(group)
+    group.command("status")(_status)
+    group.command("watch")(_watch)
+    group.command("pause")(_pause)
+    group.command("resume")(_resume)
+    group.command("cancel")(_cancel)
+    group.command("results")(_results)
+    group.command("retry-failed")(_retry_failed)
+    group.command("list")(_list)
+    app.add_typer(group, name="batch")
+
+
+def _status(batch: _Batch, json: Json = False) -> None:
+    """Show where a batch stands. Needs no worker."""
+
+    async def work(client: "Runlane") -> int:
+        async with batches.opened_ledger(client) as (ledger, known):
+            _show(await _standing(ledger, await known.find(batch)))
+        return int(ExitCode.DONE)
+
+    session.perform(work)
+
+
+def _watch(
+    batch: _Batch,
+    output_file: Output = None,
+    errors: Errors = None,
+    ordered: Ordered = False,
+    wait_for_people: WaitForPeople = False,
+    json: Json = False,
+) -> None:
+    """Watch a batch until it has ended, and bring its results. Exit codes as `batch run`."""
+    files = Files(output_file, errors, ordered)
+    files.check()
+
+    async def work(client: "Runlane") -> int:
+        async with batches.opened_ledger(client) as (ledger, known):
+            found = await known.find(batch)
+            return await batches.watched(
+                client, ledger, found, files, wait_for_people=wait_for_people
+            )
+
+    session.perform(work)
+
+
+def _pause(
+    batch: _Batch,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Shown wherever the batch is.")
+    ] = "paused by hand",
+    json: Json = False,
+) -> None:
+    """Let nothing of a batch begin any more. What has begun goes on to its end."""
+
+    async def work(client: "Runlane") -> int:
+        from runlane.person import person  # noqa: PLC0415
+
+        async with batches.opened_ledger(client) as (ledger, known):
+            found = await known.pause(await known.find(batch), reason, person(client.settings))
+            _show(await _standing(ledger, found))
+            output.note(f"Go on with:  runlane batch resume {output.word(found.name)}")
+        return int(ExitCode.DONE)
+
+    session.perform(work)
+
+
+def _resume(batch: _Batch, json: Json = False) -> None:
+    """Let a batch go on, whatever it was paused for."""
+
+    async def work(client: "Runlane") -> int:
+        async with batches.opened_ledger(client) as (ledger, known):
+            _show(await _standing(ledger, await known.resume(await known.find(batch))))
+        return int(ExitCode.DONE)
+
+    session.perform(work)
+
+
+def _cancel(batch: _Batch, json: Json = False) -> None:
+    """Begin nothing more of a batch, and cancel what has begun. It can't be taken back."""
+
+    async def work(client: "Runlane") -> int:
+        from runlane.person import person  # noqa: PLC0415
+
+        async with batches.opened_ledger(client) as (ledger, known):
+            found = await known.cancel(await known.find(batch), person(client.settings))
+            _show(await _standing(ledger, found))
+            if not found.status.is_end:
+                output.note(f"See its end:  runlane batch watch {output.word(found.name)}")
+        return int(ExitCode.DONE)
+
+    session.perform(work)
+
+
+def _results(
+    batch: _Batch,
+    output_file: Output = None,
+    errors: Errors = None,
+    ordered: Ordered = False,
+    json: Json = False,
+) -> None:
+    """Write the results that there are by now: to a file, or to standard output."""
+    files = Files(output_file, errors, ordered)
+    if output_file is None and (json or errors is not None):
+        option = "--json" if json else "--errors"
+        raise InvalidRequest(f"{option} needs --output FILE.", param=option)
+
+    async def work(client: "Runlane") -> int:
+        async with batches.opened_ledger(client) as (ledger, known):
+            found = await known.find(batch)
+            results = files.open(ledger, found)
+            if results is None:
+                await _print_results(ledger, found, in_order=ordered)
+                return int(ExitCode.DONE)
+            try:
+                await (results.write_in_order() if ordered else results.follow())
+            finally:
+                results.close()
+            standing = await _standing(ledger, found)
+            _show(standing)
+            output.note(f"Results are in {output.safe(str(output_file))}")
+        return int(ExitCode.DONE)
+
+    session.perform(work)
+
+
+def _retry_failed(
+    batch: _Batch,
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", metavar="06:00", help="Of a batch that had ended: a new one."),
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option("--timezone", metavar="Z", help="Of --deadline: Europe/Berlin.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Try again what has failed or expired. What is uncertain stays so: it may have run."""
+
+    async def work(client: "Runlane") -> int:
+        from datetime import UTC, datetime  # noqa: PLC0415
+
+        from ledger.errors import LedgerRefused  # noqa: PLC0415
+        from runlane.batches import deadlines  # noqa: PLC0415
+
+        now = datetime.now(UTC)
+        until = None if deadline is None else deadlines.read(deadline, timezone, now)
+        async with batches.opened_ledger(client) as (ledger, known):
+            found = await known.find(batch)
+            try:
+                count = await ledger.batch_items.retry_failed(found.id, deadline=until)
+            except LedgerRefused as error:
+                raise Refused(str(error), code="batch_not_retried") from None
+            found = await known.find(found.id)
+            if not found.status.is_end:
+                # Also where nothing was failed: an earlier call may have died right before this.
+                await known.start(found)
+            _show(await _standing(ledger, found))
+            output.note(f"Trying {output.counted(count, 'item')} again.")
+        return int(ExitCode.DONE)
+
+    session.perform(work)
+
+
+def _list(
+    limit: Annotated[int, typer.Option("--limit", metavar="N", help="At most so many.")] = 20,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="ID", help="Those that follow this batch.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List batches, the newest first. Needs no worker."""
+
+    async def work(client: "Runlane") -> int:
+        from runlane.batches import presenting  # noqa: PLC0415
+
+        async with batches.opened_ledger(client) as (ledger, _):
+            # One more, to know whether there are more.
+            found = list(await ledger.batches.list(None, limit=limit, after=after))
+            standing = [await _standing(ledger, each) for each in found]
+        if session.wants_json():
+            data = [presenting.document(each.batch, each.counts) for each in standing]
+            output.document({"object": "list", "data": data})
+        elif not standing:
+            output.say("There are no batches.")
+        else:
+            head = ("batch", "status", "ended", "failed", "people", "begun")
+            output.table(head, [_row(each) for each in standing], styled=1)
+        return int(ExitCode.DONE)
+
+    session.perform(work)
+
+
+def _row(standing: "Standing") -> tuple[str, ...]:
+    from runlane.batches import presenting  # noqa: PLC0415
+
+    batch, counts = standing.batch, standing.counts
+    return (
+        output.shortened(batch.name, 28),
+        "paused" if batch.paused_at is not None else batch.status.value,
+        f"{standing.ended:,}/{batch.total:,}",
+        f"{presenting.failed(counts):,}",
+        f"{counts.waiting_for_people:,}",
+        output.moment(batch.created_at.timestamp())[:16],
+    )
+
+
+async def _standing(ledger: "Ledger", batch: "BatchRecord") -> "Standing":
+    from runlane.cli.batch_progress import Standing  # noqa: PLC0415
+
+    return Standing(batch, await ledger.batches.counts(batch.id), None)
+
+
+def _show(standing: "Standing") -> None:
+    if session.wants_json():
+        from runlane.batches import presenting  # noqa: PLC0415
+
+        output.document(presenting.document(standing.batch, standing.counts))
+    else:
+        batches.tell(standing)
+
+
+async def _print_results(ledger: "Ledger", batch: "BatchRecord", *, in_order: bool) -> None:
+    import sys  # noqa: PLC0415
+
+    from runlane.batches.outputs import encoded  # noqa: PLC0415
+    from runlane.batches.results import PAGE  # noqa: PLC0415
+
+    items, seq, index = ledger.batch_items, 0, -1
+    while page := await (
+        items.ordered(batch.id, index, PAGE) if in_order else items.results(batch.id, seq, PAGE)
+    ):
+        seq, index = page[-1].seq or 0, page[-1].index
+        sys.stdout.buffer.write(b"".join(encoded(item) for item in page))
+    sys.stdout.buffer.flush()
