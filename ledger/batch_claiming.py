@@ -60,9 +60,9 @@ def claim(
     new: Sequence[Row[Any]] = []
     if withheld is None and len(old) < limit:
         new = connection.execute(_next(batch_id, now).limit(limit - len(old))).all()
-    begun = {"state": ItemState.BEGUN, "lane": lane, "epoch": epoch}
     found = [row.item_index for row in (*old, *new)]
-    batch_rows.change(connection, batch_id, dict.fromkeys(found, begun))
+    begun = {"state": ItemState.BEGUN, "lane": lane, "epoch": epoch}
+    batch_rows.change_alike(connection, batch_id, found, begun)
     next_at = None
     if withheld is None and len(found) < limit:
         next_at = _earliest(connection, batch_id)
@@ -76,16 +76,16 @@ def held(
     """Return items as `BatchItems.held` does."""
     its = batch_items.c
     query = select(its.item_index).where(
-        its.batch_id == batch_id, its.state == ItemState.BEGUN, its.epoch == epoch
-    )
+        its.batch_id == batch_id, its.state == ItemState.BEGUN, its.is_behind.is_(False),
+        its.epoch == epoch,
+    )  # fmt: skip
     found = connection.execute(query.order_by(its.item_index)).scalars().all()
     return _items(connection, contents, batch_id, found)
 
 
 def _batch(connection: Connection, batch_id: str) -> Row[Any]:
-    its = batches.c
-    query = select(its.status, its.paused_at, its.deadline, its.token_limit, its.tokens_used)
-    found = connection.execute(query.where(its.batch_id == batch_id)).first()
+    query = select(batches).where(batches.c.batch_id == batch_id)
+    found = connection.execute(query).first()
     if found is None:
         raise BatchNotKnown(batch_id)
     return found
@@ -108,7 +108,8 @@ def _left(batch_id: str, lane: int, epoch: int) -> Any:
     return (
         select(its.item_index)
         .where(
-            its.batch_id == batch_id, its.state == ItemState.BEGUN,
+            # Never behind: by that the index is used which has them in their order.
+            its.batch_id == batch_id, its.state == ItemState.BEGUN, its.is_behind.is_(False),
             its.lane == lane, its.epoch < epoch,
         )
         .order_by(its.item_index)

@@ -5,8 +5,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, select
 
+from ledger.bulk import insert_rows
 from ledger.contents import Sealing
 from ledger.tables import batch_contents, batch_items, erasures
 
@@ -44,8 +45,7 @@ class BatchContents:
             }
             for index, part, text in texts
         ]  # fmt: skip
-        if rows:
-            connection.execute(insert(batch_contents), rows)
+        insert_rows(connection, batch_contents, rows)
 
     def find(
         self, connection: Connection, batch_id: str, indexes: Sequence[int], parts: Sequence[Part]
@@ -76,6 +76,18 @@ def remove(
         ).rowcount
         for some in in_pieces(indexes)
     )
+
+
+def having(connection: Connection, batch_id: str, indexes: Sequence[int], part: Part) -> set[int]:
+    """Return those of the items that have this content."""
+    its = batch_contents.c
+    found = set[int]()
+    for some in in_pieces(indexes):
+        query = select(its.item_index).where(
+            its.batch_id == batch_id, its.item_index.in_(some), its.part == part
+        )
+        found.update(connection.execute(query).scalars())
+    return found
 
 
 def erased(connection: Connection, run_ids: Sequence[str]) -> set[str]:

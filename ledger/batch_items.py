@@ -6,6 +6,7 @@ many items collects what it has to write for some milliseconds, and writes it by
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 from ledger import batch_claiming, batch_input, batch_journal, batch_results, batch_sweeping, limits
 from ledger.batch_contents import BatchContents
@@ -280,9 +281,13 @@ class BatchItems:
         """
         if deadline is not None:
             limits.instant("deadline", deadline)
-        return await self._database.write(
-            batch_id, lambda connection: batch_sweeping.retry(connection, batch_id, deadline)
-        )
+        retried, after = 0, -1
+        while some := await self._database.write(
+            batch_id,
+            partial(batch_sweeping.retry_some, batch_id=batch_id, after=after, deadline=deadline),
+        ):
+            retried, after = retried + some[0], some[1]
+        return retried
 
     async def unfinished(self, batch_id: str) -> bool:
         """Tell whether an item has not ended.

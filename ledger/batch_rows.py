@@ -1,13 +1,14 @@
 """Rows of items, within transactions that have their batch's turn."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, case, func, insert, select, update
+from sqlalchemy import Connection, Row, case, func, select, update
 
 from ledger.batch_contents import in_pieces
 from ledger.batch_item import UNFINISHED, Item, ItemState, NewItem
 from ledger.batch_writes import Changes
+from ledger.bulk import insert_rows, update_rows
 from ledger.run_record import Usage
 from ledger.tables import batch_items
 
@@ -18,7 +19,9 @@ _SAME = (
 )  # fmt: skip
 
 
-def read(row: Row[Any], **contents: str | None) -> Item:
+def read(
+    row: Row[Any], body: str | None = None, response: str | None = None, error: str | None = None
+) -> Item:
     """Return a whole row as an item."""
     return Item(
         index=row.item_index,
@@ -29,7 +32,9 @@ def read(row: Row[Any], **contents: str | None) -> Item:
             total_tokens=row.total_tokens,
         ),
         **{name: getattr(row, name) for name in _SAME},
-        **contents,
+        body=body,
+        response=response,
+        error=error,
     )
 
 
@@ -56,24 +61,28 @@ def put_in(
         }
         for item in items
     ]  # fmt: skip
-    connection.execute(insert(batch_items), rows)
+    insert_rows(connection, batch_items, rows)
 
 
-def change(connection: Connection, batch_id: str, changes: dict[int, Changes]) -> None:
+def change(connection: Connection, batch_id: str, changes: Mapping[int, Changes]) -> None:
     """Set columns of many rows, those that change the same ones by one statement."""
-    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    alike: dict[tuple[str, ...], list[Changes]] = {}
     for index, values in changes.items():
         if values:
-            row = {**values, "of_index": index}
+            row = {"item_index": index, **values}
             alike.setdefault(tuple(values), []).append(row)
+    for rows in alike.values():
+        update_rows(connection, batch_items, {"batch_id": batch_id}, "item_index", rows)
+
+
+def change_alike(
+    connection: Connection, batch_id: str, indexes: Sequence[int], values: Changes
+) -> None:
+    """Set columns of many rows to the same values."""
     its = batch_items.c
-    for names, rows in alike.items():
-        statement = (
-            update(batch_items)
-            .where(its.batch_id == batch_id, its.item_index == bindparam("of_index"))
-            .values({name: bindparam(name) for name in names})
-        )
-        connection.execute(statement, rows)
+    for some in in_pieces(indexes):
+        which = (its.batch_id == batch_id, its.item_index.in_(some))
+        connection.execute(update(batch_items).where(*which).values(values))
 
 
 def let_on(connection: Connection, batch_id: str, threads: Iterable[str]) -> None:
@@ -89,7 +98,18 @@ def let_on(connection: Connection, batch_id: str, threads: Iterable[str]) -> Non
             .having(func.count(under_way) == 0)
         )
         first = [index for index in connection.execute(query).scalars() if index is not None]
-        change(connection, batch_id, {index: {"is_behind": False} for index in first})
+        change_alike(connection, batch_id, first, {"is_behind": False})
+
+
+def line_up(connection: Connection, batch_id: str, threads: Iterable[str]) -> None:
+    """Put the waiting items of each thread behind its first one, after some were added before."""
+    its = batch_items.c
+    for some in in_pieces(sorted(threads)):
+        waiting = (
+            its.batch_id == batch_id, its.thread_id.in_(some), its.state == ItemState.WAITING
+        )  # fmt: skip
+        connection.execute(update(batch_items).where(*waiting).values(is_behind=True))
+    let_on(connection, batch_id, threads)
 
 
 def busy_threads(connection: Connection, batch_id: str, threads: Sequence[str]) -> set[str]:

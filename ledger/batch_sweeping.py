@@ -3,17 +3,17 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, update
+from sqlalchemy import Connection, select, update
 
 from ledger import batch_ending, batch_rows
-from ledger.batch_contents import BatchContents, Part
+from ledger.batch_contents import BatchContents, Part, having, remove
 from ledger.batch_item import CANCELLED, CREATE_UNCERTAIN, EXPIRED, ItemOutcome, ItemState
 from ledger.batch_record import BatchStatus
 from ledger.errors import BatchNotKnown, LedgerRefused
-from ledger.tables import batch_contents, batch_items, batches
+from ledger.tables import batch_items, batches
 
 AT_ONCE = 500
-"""Items that are ended in one transaction; others write between two."""
+"""Items in one transaction; others write between two."""
 
 _KINDS = {ItemState.EXPIRED: EXPIRED, ItemState.CANCELLED: CANCELLED}
 _RETRIED = (ItemState.FAILED, ItemState.EXPIRED)
@@ -40,15 +40,21 @@ def end_some(
         .order_by(its.is_behind, its.item_index)
         .limit(AT_ONCE)
     )
-    rows = {row.item_index: row._mapping for row in connection.execute(query)}
+    rows = {row.item_index: dict(row._mapping) for row in connection.execute(query)}
     ends = {index: _outcome(row, state, at) for index, row in rows.items()}
     if ends:
         batch_ending.end(connection, contents, batch_id, ends, rows)
     return len(ends)
 
 
-def retry(connection: Connection, batch_id: str, deadline: datetime | None) -> int:
-    """Try items anew as `BatchItems.retry_failed`, in a transaction that has the batch's turn."""
+def retry_some(
+    connection: Connection, batch_id: str, *, after: int, deadline: datetime | None
+) -> tuple[int, int] | None:
+    """Try some items anew as `BatchItems.retry_failed`, in a transaction with the batch's turn.
+
+    Returns:
+        How many it were, and the index after which to go on; None: there are no more.
+    """
     its = batch_items.c
     status = connection.execute(
         select(batches.c.status).where(batches.c.batch_id == batch_id)
@@ -57,30 +63,24 @@ def retry(connection: Connection, batch_id: str, deadline: datetime | None) -> i
         raise BatchNotKnown(batch_id)
     if status not in _CAN_RETRY:
         raise LedgerRefused(f"{batch_id} is {status}: nothing of it can be tried again.")
-    retried = and_(its.batch_id == batch_id, its.state.in_(_RETRIED), _has_body())
-    of_them = select(its.item_index).where(retried)
-    old = batch_contents.c
-    connection.execute(
-        delete(batch_contents).where(
-            old.batch_id == batch_id, old.part != Part.BODY, old.item_index.in_(of_them)
-        )
+    query = select(its.item_index, its.thread_id).where(
+        its.batch_id == batch_id, its.item_index > after, its.state.in_(_RETRIED)
     )
-    threads = list(
-        connection.execute(
-            select(its.thread_id).where(retried, its.thread_id.is_not(None)).distinct()
-        ).scalars()
-    )
-    count = connection.execute(update(batch_items).where(retried).values(_ANEW)).rowcount
+    found = connection.execute(query.order_by(its.item_index).limit(AT_ONCE)).all()
+    if not found:
+        return None
+    with_body = having(connection, batch_id, [row.item_index for row in found], Part.BODY)
+    retried = [row for row in found if row.item_index in with_body]
+    indexes = [row.item_index for row in retried]
+    remove(connection, batch_id, indexes, [Part.RESPONSE, Part.ERROR])
+    batch_rows.change_alike(connection, batch_id, indexes, _ANEW)
+    threads = {row.thread_id for row in retried} - {None}
     if threads:
-        waiting = and_(its.batch_id == batch_id, its.state == ItemState.WAITING)
-        behind = update(batch_items).where(waiting, its.thread_id.is_not(None))
-        connection.execute(behind.values(is_behind=True))
-        every = select(its.thread_id).where(waiting, its.thread_id.is_not(None)).distinct()
-        batch_rows.let_on(connection, batch_id, connection.execute(every).scalars().all())
-    if count and status != BatchStatus.IN_PROGRESS:
+        batch_rows.line_up(connection, batch_id, threads)
+    if retried and status != BatchStatus.IN_PROGRESS:
         again = {"status": BatchStatus.IN_PROGRESS, "ended_at": None, "deadline": deadline}
         connection.execute(update(batches).where(batches.c.batch_id == batch_id).values(again))
-    return count
+    return len(retried), found[-1].item_index
 
 
 def _outcome(row: Any, state: ItemState, at: datetime) -> ItemOutcome:
@@ -88,10 +88,3 @@ def _outcome(row: Any, state: ItemState, at: datetime) -> ItemOutcome:
         # Its POST may have been sent, and nobody has read what came of it.
         return ItemOutcome(state=ItemState.UNCERTAIN, error_kind=CREATE_UNCERTAIN, at=at)
     return ItemOutcome(state=state, error_kind=_KINDS[state], at=at)
-
-
-def _has_body() -> ColumnElement[bool]:
-    its, old = batch_items.c, batch_contents.c
-    return exists().where(
-        old.batch_id == its.batch_id, old.item_index == its.item_index, old.part == Part.BODY
-    )

@@ -288,7 +288,8 @@ def _counted(rows: Sequence[Row[Any]]) -> BatchCounts:
     by_state = dict.fromkeys(ItemState, 0)
     by_error: dict[str, int] = {}
     used = [0, 0, 0]
-    for state, error_kind, count, *tokens in rows:
+    for row in rows:
+        state, error_kind, count, *tokens = tuple(row)
         by_state[ItemState(state)] += count
         if error_kind is not None and ItemState(state).is_end:
             by_error[error_kind] = by_error.get(error_kind, 0) + count
