@@ -131,6 +131,10 @@ class Batch:
         found = await eventually(self.record, lambda record: record.paused_at is not None)
         return found.paused_reason or ""
 
+    async def until_resumed(self) -> None:
+        """Wait until a pause is over."""
+        await eventually(self.record, lambda record: record.paused_at is None)
+
     async def results(self) -> list[Item]:
         """Return the items that have ended, in the order of their ends."""
         found: list[Item] = []

@@ -29,3 +29,15 @@ async def test_each_item_is_run_once_and_has_its_result(lab: Lab) -> None:
         body["id"] for body in bodies
     }
     assert 50 * 150 == (await batch.counts()).usage.total_tokens
+
+
+async def test_an_item_costs_less_than_half_an_event(lab: Lab) -> None:
+    """Two hundred lines stand in no history: what Temporal keeps of them is a few dozen events."""
+    await lab.scenario(rounds=[DONE])
+    batch = Batch(lab)
+    status = await batch.run(new_threads(200))
+    events = await batch.events()
+
+    assert "completed" == status
+    assert 200 == len(await batch.results())
+    assert len(events) < 0.5 * 200

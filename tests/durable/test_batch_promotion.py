@@ -1,4 +1,4 @@
-"""Items of a batch that wait for somebody: they become runs of their own, and give their slot back."""
+"""Items of a batch that wait for somebody become runs of their own, and give their slot back."""
 
 import json
 
@@ -6,7 +6,7 @@ from ledger.batch_item import ItemState
 from runlane.orchestrator import Runlane
 from runlane.settings import Settings
 from tests.batches import Batch, new_threads
-from tests.lab import Lab, eventually
+from tests.lab import Lab
 from workflows.run import RunWorkflow
 
 ASK = {"queued": 0.02, "in_progress": 0.05, "calls": [{"name": "lookup_order"}]}
