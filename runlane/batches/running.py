@@ -130,8 +130,8 @@ class Batches:
             raise BatchNotFound(text, param="BATCH")
         return found
 
-    async def create(self, wanted: Wanted, totals: Totals, *, again: bool = False) -> BatchRecord:
-        """Return the batch of this name and input, made where there is none.
+    async def plan(self, wanted: Wanted, totals: Totals, *, again: bool = False) -> BatchRecord:
+        """Return the batch of this name and input, or the one that `create` is to make.
 
         Args:
             wanted: what holds for a new one; an old one keeps what held for it.
@@ -143,10 +143,14 @@ class Batches:
         """
         wanted.check()
         latest = await self._ledger.batches.by_name(wanted.owner, wanted.name)
-        generation = 1 if latest is None else latest.generation
-        if latest is not None and again and latest.status.is_end:
-            generation += 1
-        record = BatchRecord(
+        if latest is not None and latest.input_digest != totals.digest:
+            raise _taken(wanted.name, latest.id)
+        generation = 1
+        if latest is not None:
+            if not (again and latest.status.is_end):
+                return latest
+            generation = latest.generation + 1
+        return BatchRecord(
             id=batch_id(wanted.owner, wanted.name, generation),
             owner=wanted.owner,
             name=wanted.name,
@@ -158,14 +162,17 @@ class Batches:
             token_limit=wanted.token_limit,
             created_at=datetime.now(UTC),
         )
+
+    async def create(self, planned: BatchRecord) -> BatchRecord:
+        """Make a batch that was planned, unless it is there; return what stands.
+
+        Raises:
+            NameTaken: somebody has just given the name to another input.
+        """
         try:
-            return await self._ledger.batches.create(record)
+            return await self._ledger.batches.create(planned)
         except BatchTaken as error:
-            text = (
-                f"The name {wanted.name!r} belongs to {error.taken_by}, whose input has another "
-                "content. Give this one another name:  --name NAME"
-            )
-            raise NameTaken(text, param="--name") from None
+            raise _taken(planned.name, error.taken_by) from None
 
     async def upload(
         self,
@@ -306,6 +313,14 @@ def _changed(source: InputFile) -> InputChanged:
         "once nobody writes to it."
     )
     return InputChanged(text, param="INPUT")
+
+
+def _taken(name: str, taken_by: str) -> NameTaken:
+    text = (
+        f"The name {name!r} belongs to {taken_by}, whose input has another content.\n"
+        "Give this one another name:  --name NAME"
+    )
+    return NameTaken(text, param="--name")
 
 
 def _refuse_ended(batch: BatchRecord) -> None:

@@ -70,13 +70,13 @@ def check(source: "InputFile", problems: Path, *, skip_invalid: bool) -> "tuple[
         BadLines: there are some, and they are not to be skipped.
         InvalidRequest: no line can be used, or `problems` can't be written.
     """
-    # Deferred: they bring the protocol's models, which `--help` does without.
-    from runlane.batches.checking import Checking, Problem  # noqa: PLC0415
-    from runlane.batches.estimating import Estimate  # noqa: PLC0415
-
-    checking, estimate = Checking(source), Estimate()
     report = _Report(problems)
     with report, ReadingBar(source, "Checking") as bar:
+        # Deferred: they bring the protocol's models, which `--help` does without.
+        from runlane.batches.checking import Checking, Problem  # noqa: PLC0415
+        from runlane.batches.estimating import Estimate  # noqa: PLC0415
+
+        checking, estimate = Checking(source), Estimate()
         for found in checking.lines():
             if isinstance(found, Problem):
                 report.tell(found)

@@ -14,6 +14,7 @@ from runlane.errors import ExitCode, InvalidRequest, Refused
 if TYPE_CHECKING:
     from ledger import Ledger
     from ledger.batch_record import BatchRecord
+    from runlane.batches.running import Batches
     from runlane.cli.batch_progress import Standing
     from runlane.orchestrator import Runlane
 
@@ -40,12 +41,11 @@ def add_to(app: typer.Typer) -> None:
 def _status(batch: _Batch, json: Json = False) -> None:
     """Show where a batch stands. Needs no worker."""
 
-    async def work(client: "Runlane") -> int:
-        async with batches.opened_ledger(client) as (ledger, known):
-            _show(await _standing(ledger, await known.find(batch)))
+    async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
+        _show(await _standing(ledger, await known.find(batch)))
         return int(ExitCode.DONE)
 
-    session.perform(work)
+    batches.perform(work)
 
 
 def _watch(
@@ -60,14 +60,11 @@ def _watch(
     files = Files(output_file, errors, ordered)
     files.check()
 
-    async def work(client: "Runlane") -> int:
-        async with batches.opened_ledger(client) as (ledger, known):
-            found = await known.find(batch)
-            return await batches.watched(
-                client, ledger, found, files, wait_for_people=wait_for_people
-            )
+    async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
+        found = await known.find(batch)
+        return await batches.watched(client, ledger, found, files, wait_for_people=wait_for_people)
 
-    session.perform(work)
+    batches.perform(work)
 
 
 def _pause(
@@ -79,43 +76,40 @@ def _pause(
 ) -> None:
     """Let nothing of a batch begin any more. What has begun goes on to its end."""
 
-    async def work(client: "Runlane") -> int:
+    async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
         from runlane.person import person  # noqa: PLC0415
 
-        async with batches.opened_ledger(client) as (ledger, known):
-            found = await known.pause(await known.find(batch), reason, person(client.settings))
-            _show(await _standing(ledger, found))
-            output.note(f"Go on with:  runlane batch resume {output.word(found.name)}")
+        found = await known.pause(await known.find(batch), reason, person(client.settings))
+        _show(await _standing(ledger, found))
+        output.note(f"Go on with:  runlane batch resume {output.word(found.name)}")
         return int(ExitCode.DONE)
 
-    session.perform(work)
+    batches.perform(work)
 
 
 def _resume(batch: _Batch, json: Json = False) -> None:
     """Let a batch go on, whatever it was paused for."""
 
-    async def work(client: "Runlane") -> int:
-        async with batches.opened_ledger(client) as (ledger, known):
-            _show(await _standing(ledger, await known.resume(await known.find(batch))))
+    async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
+        _show(await _standing(ledger, await known.resume(await known.find(batch))))
         return int(ExitCode.DONE)
 
-    session.perform(work)
+    batches.perform(work)
 
 
 def _cancel(batch: _Batch, json: Json = False) -> None:
     """Begin nothing more of a batch, and cancel what has begun. It can't be taken back."""
 
-    async def work(client: "Runlane") -> int:
+    async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
         from runlane.person import person  # noqa: PLC0415
 
-        async with batches.opened_ledger(client) as (ledger, known):
-            found = await known.cancel(await known.find(batch), person(client.settings))
-            _show(await _standing(ledger, found))
-            if not found.status.is_end:
-                output.note(f"See its end:  runlane batch watch {output.word(found.name)}")
+        found = await known.cancel(await known.find(batch), person(client.settings))
+        _show(await _standing(ledger, found))
+        if not found.status.is_end:
+            output.note(f"See its end:  runlane batch watch {output.word(found.name)}")
         return int(ExitCode.DONE)
 
-    session.perform(work)
+    batches.perform(work)
 
 
 def _results(
@@ -131,23 +125,22 @@ def _results(
         option = "--json" if json else "--errors"
         raise InvalidRequest(f"{option} needs --output FILE.", param=option)
 
-    async def work(client: "Runlane") -> int:
-        async with batches.opened_ledger(client) as (ledger, known):
-            found = await known.find(batch)
-            results = files.open(ledger, found)
-            if results is None:
-                await _print_results(ledger, found, in_order=ordered)
-                return int(ExitCode.DONE)
-            try:
-                await (results.write_in_order() if ordered else results.follow())
-            finally:
-                results.close()
-            standing = await _standing(ledger, found)
-            _show(standing)
-            output.note(f"Results are in {output.safe(str(output_file))}")
+    async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
+        found = await known.find(batch)
+        results = files.open(ledger, found)
+        if results is None:
+            await _print_results(ledger, found, in_order=ordered)
+            return int(ExitCode.DONE)
+        try:
+            await (results.write_in_order() if ordered else results.follow())
+        finally:
+            results.close()
+        standing = await _standing(ledger, found)
+        _show(standing)
+        output.note(f"Results are in {output.safe(str(output_file))}")
         return int(ExitCode.DONE)
 
-    session.perform(work)
+    batches.perform(work)
 
 
 def _retry_failed(
@@ -163,7 +156,7 @@ def _retry_failed(
 ) -> None:
     """Try again what has failed or expired. What is uncertain stays so: it may have run."""
 
-    async def work(client: "Runlane") -> int:
+    async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
         from datetime import UTC, datetime  # noqa: PLC0415
 
         from ledger.errors import LedgerRefused  # noqa: PLC0415
@@ -171,21 +164,20 @@ def _retry_failed(
 
         now = datetime.now(UTC)
         until = None if deadline is None else deadlines.read(deadline, timezone, now)
-        async with batches.opened_ledger(client) as (ledger, known):
-            found = await known.find(batch)
-            try:
-                count = await ledger.batch_items.retry_failed(found.id, deadline=until)
-            except LedgerRefused as error:
-                raise Refused(str(error), code="batch_not_retried") from None
-            found = await known.find(found.id)
-            if not found.status.is_end:
-                # Also where nothing was failed: an earlier call may have died right before this.
-                await known.start(found)
-            _show(await _standing(ledger, found))
-            output.note(f"Trying {output.counted(count, 'item')} again.")
+        found = await known.find(batch)
+        try:
+            count = await ledger.batch_items.retry_failed(found.id, deadline=until)
+        except LedgerRefused as error:
+            raise Refused(str(error), code="batch_not_retried") from None
+        found = await known.find(found.id)
+        if not found.status.is_end:
+            # Also where nothing was failed: an earlier call may have died right before this.
+            await known.start(found)
+        _show(await _standing(ledger, found))
+        output.note(f"Trying {output.counted(count, 'item')} again.")
         return int(ExitCode.DONE)
 
-    session.perform(work)
+    batches.perform(work)
 
 
 def _list(
@@ -197,13 +189,12 @@ def _list(
 ) -> None:
     """List batches, the newest first. Needs no worker."""
 
-    async def work(client: "Runlane") -> int:
+    async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
         from runlane.batches import presenting  # noqa: PLC0415
 
-        async with batches.opened_ledger(client) as (ledger, _):
-            # One more, to know whether there are more.
-            found = list(await ledger.batches.list(None, limit=limit, after=after))
-            standing = [await _standing(ledger, each) for each in found]
+        # One more, to know whether there are more.
+        found = list(await ledger.batches.list(None, limit=limit, after=after))
+        standing = [await _standing(ledger, each) for each in found]
         if session.wants_json():
             data = [presenting.document(each.batch, each.counts) for each in standing]
             output.document({"object": "list", "data": data})
@@ -214,7 +205,7 @@ def _list(
             output.table(head, [_row(each) for each in standing], styled=1)
         return int(ExitCode.DONE)
 
-    session.perform(work)
+    batches.perform(work)
 
 
 def _row(standing: "Standing") -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 # ruff: noqa: FBT002, PLR0917 - typer reads a command's options from its parameters
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +14,8 @@ from runlane.cli.options import Json
 from runlane.errors import ExitCode, InvalidRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from ledger import Ledger
     from ledger.batch_record import BatchRecord
     from runlane.batches.checking import Totals
@@ -152,19 +152,18 @@ def _run(
     """
     files = Files(output_file, errors, ordered)
     files.check()
-    priced = None
-    if prices is not None:
+    with output.unless_quick("Loading …"):
         from runlane.batches.estimating import Prices  # noqa: PLC0415
 
-        priced = Prices.read(prices, "--price-per-million-tokens")
-    wanted = _wanted(
-        name or source.name,
-        {"rpm": rpm, "tpm": tpm, "tries": tries},
-        max_in_flight=max_in_flight,
-        token_limit=max_tokens,
-        deadline=deadline,
-        timezone=timezone,
-    )
+        priced = None if prices is None else Prices.read(prices, "--price-per-million-tokens")
+        wanted = _wanted(
+            name or source.name,
+            {"rpm": rpm, "tpm": tpm, "tries": tries},
+            max_in_flight=max_in_flight,
+            token_limit=max_tokens,
+            deadline=deadline,
+            timezone=timezone,
+        )
     bad_lines = problems or Path(f"{source.name}.problems.jsonl")
     with batch_checks.opened(source) as file:
         totals, estimate = batch_checks.check(file, bad_lines, skip_invalid=skip_invalid)
@@ -172,7 +171,7 @@ def _run(
             batch_checks.show_estimate(source, totals, estimate, priced)
             return
         work = _Work(file, totals, wanted, files, again=again, wait_for_people=wait_for_people)
-        session.perform(work.begun if detach else work.done)
+        perform(work.begun if detach else work.done)
 
 
 def _wanted(
@@ -221,47 +220,39 @@ class _Work:
     again: bool
     wait_for_people: bool
 
-    async def begun(self, client: "Runlane") -> int:
+    async def begun(self, client: "Runlane", ledger: "Ledger", batches: "Batches") -> int:
         """See that the batch runs; return."""
-        async with opened_ledger(client) as (ledger, batches):
-            batch, _ = await self._begin(client, ledger, batches)
-            if session.wants_json():
-                from runlane.batches import presenting  # noqa: PLC0415
+        from runlane.batches import presenting  # noqa: PLC0415
 
-                counts = await ledger.batches.counts(batch.id)
-                output.document(presenting.document(batch, counts))
-            else:
-                output.say(f"{batch.id}  {batch.status.value}")
-                output.note(f"See  runlane batch watch {output.word(batch.name)}")
+        batch, _ = await self._begin(ledger, batches)
+        if session.wants_json():
+            output.document(presenting.document(batch, await ledger.batches.counts(batch.id)))
+        else:
+            output.say(f"{batch.id}  {batch.status.value}")
+            output.note(f"See  runlane batch watch {output.word(batch.name)}")
         return int(ExitCode.DONE)
 
-    async def done(self, client: "Runlane") -> int:
+    async def done(self, client: "Runlane", ledger: "Ledger", batches: "Batches") -> int:
         """Run the batch to its end, and bring its results."""
-        from runlane.batches.running import Batches  # noqa: PLC0415
-
-        async with opened_ledger(client) as (ledger, batches):
-            batch, finished_before = await self._begin(client, ledger, batches)
-            code = await watched(
-                client, ledger, batch, self.files, wait_for_people=self.wait_for_people
-            )
-        assert isinstance(batches, Batches)
+        batch, finished_before = await self._begin(ledger, batches)
+        code = await watched(
+            client, ledger, batch, self.files, wait_for_people=self.wait_for_people
+        )
         return int(ExitCode.DONE) if finished_before else code
 
-    async def _begin(
-        self, client: "Runlane", ledger: "Ledger", batches: "Batches"
-    ) -> "tuple[BatchRecord, bool]":
+    async def _begin(self, ledger: "Ledger", batches: "Batches") -> "tuple[BatchRecord, bool]":
         from ledger.batch_record import BatchStatus  # noqa: PLC0415
 
-        batch = await batches.create(self.wanted, self.totals, again=self.again)
+        planned = await batches.plan(self.wanted, self.totals, again=self.again)
+        # Before anything is begun: a place that can't be written is found out now.
+        opened = self.files.open(ledger, planned)
+        if opened is not None:
+            opened.close()
+        batch = await batches.create(planned)
         name = output.safe(batch.name)
         if batch.status.is_end:
             output.note(f"{name} has ended already: {batch.status.value}. Do it again:  --again")
             return batch, True
-        if self.files.output is not None:
-            # Before anything is begun: a place that can't be written is found out now.
-            opened = self.files.open(ledger, batch)
-            if opened is not None:
-                opened.close()
         if batch.status is BatchStatus.VALIDATING:
             with batch_checks.ReadingBar(self.source, "Storing") as bar:
                 await batches.upload(batch, self.source, self.totals, bar.move)
@@ -275,21 +266,22 @@ def _at(batch: "BatchRecord") -> float:
     return batch.created_at.timestamp()
 
 
-@asynccontextmanager
-async def opened_ledger(client: "Runlane") -> "AsyncIterator[tuple[Ledger, Batches]]":
-    """Open the workers' ledger, and what begins and steers batches through it.
+def perform(work: "Callable[[Runlane, Ledger, Batches], Awaitable[int]]") -> None:
+    """Connect to Temporal and to the workers' ledger, do the work, and end with its exit code."""
+    with output.unless_quick("Connecting …") as connecting:
 
-    Raises:
-        LedgerUnusable: no worker has made one where it is said to lie.
-        LedgerUnreachable: it doesn't answer.
-    """
-    from runlane.batches.running import Batches  # noqa: PLC0415
-    from runlane.client_ledger import ClientLedger  # noqa: PLC0415
+        async def connected(client: "Runlane") -> int:
+            from runlane.batches.running import Batches  # noqa: PLC0415
+            from runlane.client_ledger import ClientLedger  # noqa: PLC0415
 
-    place = ClientLedger(client.settings, client.temporal)
-    await place.check_there()
-    async with place.opened() as ledger:
-        yield ledger, Batches(client.temporal, client.settings.task_queue, ledger)
+            place = ClientLedger(client.settings, client.temporal)
+            await place.check_there()
+            async with place.opened() as ledger:
+                connecting.cancel()
+                batches = Batches(client.temporal, client.settings.task_queue, ledger)
+                return await work(client, ledger, batches)
+
+        session.perform(connected)
 
 
 async def watched(

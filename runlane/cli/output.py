@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from runlane.moments import format_moment
@@ -52,6 +53,7 @@ _STANDING = {
 }
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
 _NAME_WIDTH = 12
+_SILENCE_SECONDS = 1.2
 FOLDED_WIDTH = 100
 """Columns that a sentence below a table may take."""
 _COMMAND = re.compile(r"\b(runlane|temporal)( [\w./:=-]+)+")
@@ -120,6 +122,22 @@ def above(console: "Console") -> "Iterator[None]":
         yield
     finally:
         _moving = None
+
+
+@contextmanager
+def unless_quick(text: str) -> "Iterator[Timer]":
+    """Print a note if the body takes longer than people wait in silence.
+
+    Yields:
+        A timer; once it is cancelled, nothing is printed any more.
+    """
+    timer = Timer(_SILENCE_SECONDS, note, (text,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield timer
+    finally:
+        timer.cancel()
 
 
 def document(value: Mapping[str, Any]) -> None:
