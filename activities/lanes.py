@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from activities.batch_contract import LaneDone, LaneEnd, LaneInput, PauseKind
 from activities.lane_failures import PauseBatch
-from activities.lane_items import Items, Leave, Mood
+from activities.lane_items import Items
 from activities.lane_journal import EpochOver, Journal, patiently
+from activities.lane_requests import Leave, Mood
 from activities.promotion import Promotions
 from ledger import Ledger, LedgerUnavailable
 from ledger.batch_item import Claim, Withheld
