@@ -10,10 +10,11 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
+from activities import batch_contract as lanes
 from activities import contract as effects
 from activities import decision, decisions, notify, tools
 from runsapi import Run
-from workflows import approval, contract, notice, state
+from workflows import approval, batch_contract, contract, notice, state
 
 CALL = {"id": "c", "type": "function", "function": {"name": "pay", "arguments": "{}"}}
 RUN = {
@@ -36,7 +37,10 @@ RUN = {
     "tool_choice": {"type": "function", "function": {"name": "pay"}},
     "metadata": {"k": "v"},
 }
-MODULES = (contract, state, approval, notice, effects, tools, decision, decisions, notify)
+MODULES = (
+    contract, state, approval, notice, effects, tools, decision, decisions, notify, lanes,
+    batch_contract,
+)  # fmt: skip
 LATER = "a_field_of_a_later_release"
 
 # Never add to a list: histories and processes of older releases have no such field. Give it a
@@ -54,11 +58,17 @@ REQUIRED = {
     "AskedCall": ["notice"],
     "AttemptView": ["attempt", "upstream_run_id", "status"],
     "Beside": ["name", "arguments", "outcome", "at"],
+    "BatchInput": ["batch_id"],
+    "BatchItem": ["batch_id", "index", "custom_id"],
+    "BatchOptions": [],
+    "BatchResult": ["status"],
+    "BatchTiming": [],
     "BlockedView": ["kind", "message", "since_at"],
     "Call": ["id", "name", "arguments"],
     "CallInput": ["call", "rule"],
     "Called": [],
     "CancelInput": ["target"],
+    "CancelOrder": [],
     "CancelRequest": [],
     "Classified": ["calls"],
     "ClassifyInput": ["calls"],
@@ -77,8 +87,12 @@ REQUIRED = {
     "Handling": ["by"],
     "KeptApproval": ["key", "tool_digest", "tool_call_id", "attempt", "approval"],
     "KnownCall": ["attempt", "round"],
+    "LaneDone": ["why"],
+    "LaneInput": ["batch_id", "lane", "lanes", "window"],
     "LapseInput": ["call", "rule", "outcome", "at"],
     "LeftNotices": ["notices"],
+    "LookInput": ["batch_id"],
+    "Looked": ["status"],
     "MetadataUpdate": [],
     "Notice": [
         "id", "event", "at", "run_id", "tool_call_id", "tool", "since", "arguments_digest",
@@ -88,9 +102,11 @@ REQUIRED = {
     "OpenCall": ["id", "name", "arguments", "key", "since_at"],
     "OpenNotice": ["notice", "until_at"],
     "Output": ["tool_call_id", "output"],
+    "PauseOrder": ["reason", "by"],
     "PendingCall": ["tool_call_id", "name", "arguments", "arguments_digest"],
     "Receipt": ["tool_call_id", "status"],
     "Receipts": ["receipts"],
+    "RecordInput": ["item", "run"],
     "RejectedAnswer": ["tool_call_id", "reason", "at"],
     "RequestMemo": ["digest", "created_at"],
     "RetrieveInput": ["target"],
