@@ -147,7 +147,9 @@ async def test_bad_lines_are_told_and_nothing_is_sent(shell: Shell) -> None:
 
 
 async def test_a_killed_command_is_gone_on_with(shell: Shell) -> None:
-    """Killed while it stores the input, and while it writes results: no item is lost or doubled."""
+    """Killed three times while it writes results, and once within a line: no item is lost, and none
+    is run or written twice.
+    """
     await shell.plant.lab.scenario(rounds=[SLOW])
     given = Input(shell)
     given.add(60)
