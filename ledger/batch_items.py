@@ -12,7 +12,6 @@ from ledger import batch_claiming, batch_input, batch_journal, batch_results, ba
 from ledger.batch_contents import BatchContents
 from ledger.batch_item import Claim, Item, ItemOutcome, ItemState, NewItem
 from ledger.batch_writes import Intend, MadeRun, MadeThread, Promote, PutBack, Settle, Write
-from ledger.contents import Sealing
 from ledger.database import Database
 from ledger.errors import LedgerRefused
 from ledger.run_record import Usage
@@ -24,10 +23,10 @@ MAX_LIMIT = 1000
 class BatchItems:
     """The items of all batches."""
 
-    def __init__(self, database: Database, sealing: Sealing) -> None:
-        """Read and write through this database, and encrypt contents by this."""
+    def __init__(self, database: Database, contents: BatchContents) -> None:
+        """Read and write through this database."""
         self._database = database
-        self._contents = BatchContents(sealing)
+        self._contents = contents
 
     async def add(self, batch_id: str, items: Sequence[NewItem]) -> int:
         """Add a page of the input; return how many of its items are new.
@@ -369,6 +368,16 @@ class BatchItems:
         """
         return await self._database.read(
             lambda connection: batch_results.of_run(connection, run_id)
+        )
+
+    async def runs_of_thread(self, thread_id: str) -> Sequence[str]:
+        """Return the ids of our runs of items on a thread, named by them or made for them.
+
+        Raises:
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        return await self._database.read(
+            lambda connection: batch_results.runs_of_thread(connection, thread_id)
         )
 
     async def _one(self, batch_id: str, epoch: int, write: Write) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, exists, select
+from sqlalchemy import Connection, Select, exists, or_, select
 
 from ledger import batch_rows
 from ledger.batch_contents import BatchContents, Part
@@ -57,6 +57,15 @@ def of_run(connection: Connection, run_id: str) -> Item | None:
     query = select(batch_items).where(batch_items.c.run_id == run_id)
     row = connection.execute(query).first()
     return None if row is None else batch_rows.read(row)
+
+
+def runs_of_thread(connection: Connection, thread_id: str) -> Sequence[str]:
+    """Return ids as `BatchItems.runs_of_thread` does."""
+    its = batch_items.c
+    query = select(its.run_id).where(
+        or_(its.thread_id == thread_id, its.made_thread == thread_id), its.run_id.is_not(None)
+    )
+    return connection.execute(query.order_by(its.batch_id, its.item_index)).scalars().all()
 
 
 def _read(

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select, update
 
 from ledger import batch_ending, batch_rows
 from ledger.batch_contents import BatchContents, Part, having, remove
-from ledger.batch_item import CANCELLED, CREATE_UNCERTAIN, EXPIRED, ItemOutcome, ItemState
+from ledger.batch_item import CANCELLED, CREATE_UNCERTAIN, ERASED, EXPIRED, ItemOutcome, ItemState
 from ledger.batch_record import BatchStatus
 from ledger.errors import BatchNotKnown, LedgerRefused
 from ledger.tables import batch_items, batches
@@ -81,6 +81,22 @@ def retry_some(
         again = {"status": BatchStatus.IN_PROGRESS, "ended_at": None, "deadline": deadline}
         connection.execute(update(batches).where(batches.c.batch_id == batch_id).values(again))
     return len(retried), found[-1].item_index
+
+
+def erase_item(
+    connection: Connection, contents: BatchContents, batch_id: str, index: int, at: datetime
+) -> int:
+    """Remove all contents of an item, in a transaction that has the batch's turn; count them."""
+    its = batch_items.c
+    query = select(*(its[name] for name in batch_ending.OUTCOME)).where(
+        its.batch_id == batch_id, its.item_index == index
+    )
+    row = dict(connection.execute(query).one()._mapping)
+    if not ItemState(row["state"]).is_end:
+        # Without its line nobody could go on with it.
+        gone = ItemOutcome(state=ItemState.CANCELLED, error_kind=ERASED, at=at)
+        batch_ending.end(connection, contents, batch_id, {index: gone}, {index: row})
+    return remove(connection, batch_id, [index], list(Part))
 
 
 def _outcome(row: Any, state: ItemState, at: datetime) -> ItemOutcome:

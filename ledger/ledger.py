@@ -6,6 +6,7 @@ from types import TracebackType
 
 from ledger.approvals import Approvals
 from ledger.audit import Audit
+from ledger.batch_contents import BatchContents
 from ledger.batch_items import BatchItems
 from ledger.batches import Batches
 from ledger.chain import Event
@@ -44,7 +45,8 @@ class Ledger:
         self.stops = Stops(database, self.contents)
         self.tokens = Tokens(database, self.contents)
         self.batches = Batches(database, self.contents)
-        self.batch_items = BatchItems(database, sealing)
+        self._batch_contents = BatchContents(sealing)
+        self.batch_items = BatchItems(database, self._batch_contents)
 
     @property
     def location(self) -> Location:
@@ -87,7 +89,7 @@ class Ledger:
 
     async def erase_run(self, run_id: str, events: Sequence[Event] = ()) -> int:
         """Remove a run's contents as `ledger.erasing.erase_run` does."""
-        return await erase_run(self._database, self.contents, run_id, events)
+        return await erase_run(self._database, self.contents, self._batch_contents, run_id, events)
 
     async def prune(self, retention: Retention) -> Pruned:
         """Remove what is old enough as `ledger.retention.prune` does."""

@@ -10,7 +10,7 @@ from functools import partial
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, tuple_, update
 
-from ledger import limits
+from ledger import batch_pruning, limits
 from ledger.approval import Standing
 from ledger.database import Database
 from ledger.errors import LedgerRefused
@@ -42,6 +42,8 @@ class Retention:
     approvals: int | None = None
     """Those that nobody has to decide any more."""
     decisions: int | None = None
+    batches: int | None = None
+    """With all of their items; what these were asked and answered goes with `contents` too."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Pruned:
     runs: int = 0
     approvals: int = 0
     decisions: int = 0
+    batches: int = 0
 
 
 async def prune(database: Database, retention: Retention) -> Pruned:
@@ -74,14 +77,25 @@ async def prune(database: Database, retention: Retention) -> Pruned:
         removed[name] = 0
         if days is None:
             continue
-        if days < 1:
-            raise LedgerRefused(f"retention_days of {name} must be at least 1, got {days}.")
-        until = now - timedelta(days=days)
+        until = now - _days(name, days)
         batch = partial(work, until=until)
         while count := await database.write("retention", batch):
             removed[name] += count
+    if retention.contents is not None:
+        until = now - timedelta(days=retention.contents)
+        removed["contents"] += await batch_pruning.remove_contents(database, until)
+    removed["batches"] = 0
+    if retention.batches is not None:
+        until = now - _days("batches", retention.batches)
+        removed["batches"] = await batch_pruning.remove_batches(database, until)
     await database.sweep()
     return Pruned(trails=removed.pop("audit"), **removed)
+
+
+def _days(name: str, days: int) -> timedelta:
+    if days < 1:
+        raise LedgerRefused(f"retention_days of {name} must be at least 1, got {days}.")
+    return timedelta(days=days)
 
 
 def _ended(run_id: ColumnElement[str]) -> ColumnElement[bool]:

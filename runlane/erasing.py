@@ -88,14 +88,15 @@ class Erasing:
         async with self._opened() as ledger:
             with explained(self._client):
                 found = await self._named(ledger, run_id, thread_id)
-                alive = [each for each in found if await self._is_alive(each)]
+                alive = [each for each in found if await self._is_alive(ledger, each)]
         if not found:
             what = f"run {run_id}" if run_id is not None else f"run of thread {thread_id}"
             raise RunNotFound(f"Neither Temporal nor the ledger knows a {what}.", param="run_id")
         if alive:
             text = (
                 f"{', '.join(alive)} hasn't ended, and nothing was erased. Cancel it with "
-                f"runlane cancel {alive[0]}, or wait for its end."
+                f"runlane cancel {alive[0]}, an item of a batch by runlane batch cancel; or wait "
+                "for its end."
             )
             raise RunsAlive(text, param="run_id")
         return found
@@ -145,15 +146,20 @@ class Erasing:
         if run_id is not None:
             known = await ledger.runs.find(run_id) is not None
             known = known or bool(await ledger.audit.read(run_id))
+            known = known or await ledger.batch_items.of_run(run_id) is not None
             return [run_id] if known or await self._describe(run_id) is not None else []
         assert thread_id is not None
         found = dict.fromkeys(await ledger.runs.of_thread(thread_id))
+        found.update(dict.fromkeys(await ledger.batch_items.runs_of_thread(thread_id)))
         query = f"WorkflowType = '{WORKFLOW}' AND {THREAD.name} = {quoted(thread_id)}"
         async for row in self._client.list_workflows(query):
             found[row.id] = None
         return list(found)
 
-    async def _is_alive(self, run_id: str) -> bool:
+    async def _is_alive(self, ledger: Ledger, run_id: str) -> bool:
+        item = await ledger.batch_items.of_run(run_id)
+        if item is not None and not item.state.is_end:
+            return True
         description = await self._describe(run_id)
         return description is not None and not reading.is_closed(description)
 
@@ -222,6 +228,11 @@ async def _left(ledger: Ledger, run_id: str) -> tuple[str | None, str | None, tu
     record = await ledger.runs.find(run_id)
     thread_id = None if record is None else record.thread_id
     upstream, upstream_runs = None, dict[str, None]()
+    item = await ledger.batch_items.of_run(run_id)
+    if item is not None:
+        thread_id = thread_id or item.made_thread or item.thread_id
+        if item.upstream_run_id is not None:
+            upstream_runs[item.upstream_run_id] = None
     for row in await ledger.audit.read(run_id):
         facts = json.loads(row.body).get("facts", {})
         if "upstream_run" in facts:

@@ -213,7 +213,7 @@ def database_url(variable: str, text: str | None) -> str | None:
     return text
 
 
-RETAINED = ("runs", "contents", "intents", "audit", "approvals", "decisions")
+RETAINED = ("runs", "contents", "intents", "audit", "approvals", "decisions", "batches")
 """The ledger's tables of which old rows may be removed."""
 MAX_DAYS = 100_000
 

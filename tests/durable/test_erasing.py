@@ -15,6 +15,7 @@ from runlane.erasing import Erasing, RunsAlive, left_upstream
 from runlane.errors import RunNotFound
 from runlane.settings import Settings
 from tests.lab import Lab, eventually
+from tests.lines import BATCH, NOON, begun, item, outcome
 
 SECRET = "what the customer said in confidence"
 LARGE = SECRET * 2_000
@@ -89,3 +90,23 @@ async def test_one_that_is_alive_keeps_a_whole_thread(lab: Lab, erasing: Erasing
     for named in ({"run_id": "run_unknown"}, {"thread_id": "thread_unknown"}):
         with pytest.raises(RunNotFound):
             await erasing.find(**named)
+
+
+async def test_an_item_of_a_batch_that_a_lane_has_driven(lab: Lab, erasing: Erasing) -> None:
+    """Temporal never knew its run: it is erased all the same, and refused while it isn't ended."""
+    await begun(lab.ledger, [item(0, thread_id="thread_A", body=f'"{SECRET}"')])
+    epoch = await lab.ledger.batch_items.take_lane(BATCH, 0, "first")
+    await lab.ledger.batch_items.claim(BATCH, 0, epoch, 1, NOON)
+    await lab.ledger.batch_items.intend(BATCH, 0, epoch, "run_of_item", NOON)
+    await lab.ledger.batch_items.made_run(BATCH, 0, epoch, "up_1")
+    with pytest.raises(RunsAlive, match="by runlane batch cancel"):
+        await erasing.erase("run_of_item")
+    await lab.ledger.batch_items.settle(BATCH, 0, epoch, outcome(response=f'"{SECRET}"'))
+
+    assert ["run_of_item"] == await erasing.find(thread_id="thread_A")
+    erased = await erasing.erase("run_of_item", by="anna")
+
+    assert (2, 0) == (erased.contents, erased.executions)
+    assert ["thread thread_A with its messages, and its runs up_1"] == left_upstream([erased])
+    (found,) = await lab.ledger.batch_items.results(BATCH)
+    assert (None, digest_of(f'"{SECRET}"')) == (found.response, found.response_digest)

@@ -8,7 +8,7 @@ import pytest
 from ledger import BatchNotKnown, Ledger, LedgerRefused, Location
 from ledger.batch_item import Item, ItemState, NewItem, Withheld
 from ledger.batch_record import BatchStatus
-from ledger.batch_writes import Intend, MadeRun, MadeThread, PutBack, Settle
+from ledger.batch_writes import Intend, MadeRun, MadeThread, PutBack, Settle, Write
 from tests.lines import BATCH, NOON, begun, item, outcome, record, usage
 
 SECOND = timedelta(seconds=1)
@@ -133,7 +133,7 @@ async def test_every_write_may_be_made_twice(ledger: Ledger) -> None:
     epoch = await items.take_lane(BATCH, 0, "first")
     assert epoch == await items.take_lane(BATCH, 0, "first")
     await items.claim(BATCH, 0, epoch, 2, NOON)
-    writes = [
+    writes: list[Write] = [
         Intend(index=0, run_id="run_1", at=NOON, attempt=1),
         MadeThread(index=0, thread_id="thread_1"),
         MadeRun(index=0, upstream_run_id="up_1"),
@@ -318,7 +318,9 @@ async def test_results_come_in_the_order_of_ends(ledger: Ledger) -> None:
             found += await items.results(BATCH, last or 0, 2)
         return found
 
-    read_meanwhile, *_ = await asyncio.gather(read(), *(end(lane) for lane in range(3)))
+    reading = asyncio.create_task(read())
+    await asyncio.gather(*(end(lane) for lane in range(3)))
+    read_meanwhile = await reading
 
     assert list(range(1, 10)) == [each.seq for each in read_meanwhile]
     assert list(range(9)) == sorted(each.index for each in read_meanwhile)

@@ -55,7 +55,8 @@ async def test_a_name_and_its_input_are_one_batch(ledger: Ledger) -> None:
         await ledger.batches.create(record(input_digest=other))
     with pytest.raises(BatchTaken, match=BATCH):
         await ledger.batches.create(record(input_digest=other, generation=2))
-    assert await ledger.batches.create(record(input_digest=other, owner="ann"))
+    anns = record(input_digest=other, owner="ann")
+    assert anns == await ledger.batches.create(anns)
 
 
 async def test_two_that_race_for_a_name_with_other_inputs(ledger: Ledger) -> None:
