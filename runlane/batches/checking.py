@@ -30,7 +30,7 @@ _THREAD_FIELDS = ("messages", "metadata", "tool_resources")
 _THREAD_URL = re.compile(r"/v1/threads/([^/]+)/runs")
 _ABSENT = "thread_of_nobody"
 _WHERE = re.compile(r" at line \d+ column (\d+)")
-_CACHE_KILOBYTES = 32_000
+_CACHE_KILOBYTES = 8_000
 _SHOWN = 60
 
 

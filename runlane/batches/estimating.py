@@ -40,6 +40,14 @@ class Prices:
                 raise InvalidRequest(f"{option} must be {wanted}.", param=option)
         return cls(prompt, completion)
 
+    def __str__(self) -> str:
+        """Return it as `read` takes it."""
+        return f"{self.prompt:f},{self.completion:f}"
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> Decimal:
+        """Return what so many tokens cost."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / _MILLION
+
 
 @dataclass
 class Estimate:
@@ -68,8 +76,7 @@ class Estimate:
 
     def money(self, prices: Prices) -> Decimal:
         """Return what these tokens cost."""
-        prompt = self.prompt_tokens * prices.prompt
-        return (prompt + self.completion_tokens * prices.completion) / _MILLION
+        return prices.of(self.prompt_tokens, self.completion_tokens)
 
 
 def _characters(body: dict[str, Any]) -> int:

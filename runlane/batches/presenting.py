@@ -1,10 +1,12 @@
 """How a batch is shown: as OpenAI's Batch object, and what Runlane knows beside it."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from ledger.batch_item import ItemState
 from ledger.batch_record import BatchCounts, BatchRecord, BatchStatus
+from runlane.batches.estimating import Prices
 
 _ENDED_KEYS = {
     "completed_at": BatchStatus.COMPLETED,
@@ -45,6 +47,7 @@ def document(batch: BatchRecord, counts: BatchCounts) -> dict[str, Any]:
                 "completion_tokens": counts.usage.completion_tokens,
                 "total_tokens": counts.usage.total_tokens,
             },
+            "money": None if (spent := money(batch, counts)) is None else float(spent),
             "token_limit": batch.token_limit,
             "paused": None
             if batch.paused_at is None
@@ -66,6 +69,16 @@ def ended(counts: BatchCounts) -> int:
 def failed(counts: BatchCounts) -> int:
     """Return how many items have ended otherwise than completed."""
     return ended(counts) - counts.by_state[ItemState.COMPLETED]
+
+
+def money(batch: BatchRecord, counts: BatchCounts) -> Decimal | None:
+    """Return what the tokens cost by the prices that the batch was begun with; None: by none."""
+    prices = batch.options.get("prices")
+    if prices is None:
+        return None
+    return Prices.read(prices, "prices").of(
+        counts.usage.prompt_tokens, counts.usage.completion_tokens
+    )
 
 
 def _seconds(at: datetime | None) -> int | None:

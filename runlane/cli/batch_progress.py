@@ -60,6 +60,8 @@ class Standing:
         if self.counts.waiting_for_people:
             parts.append(f"{self.counts.waiting_for_people:,} with people")
         parts.append(f"{short(self.counts.usage.total_tokens)} tokens")
+        money = presenting.money(self.batch, self.counts)
+        parts += [] if money is None else [f"cost {money:,.2f}"]
         return " · ".join(parts)
 
     def failures(self) -> str | None:

@@ -141,7 +141,7 @@ def _run(
         typer.Option(
             "--price-per-million-tokens",
             metavar="IN,OUT",
-            help="With --dry-run, for an estimate of the money.",
+            help="What tokens cost that are read, and written.",
         ),
     ] = None,
     json: Json = False,
@@ -158,7 +158,12 @@ def _run(
         priced = None if prices is None else Prices.read(prices, "--price-per-million-tokens")
         wanted = _wanted(
             name or source.name,
-            {"rpm": rpm, "tpm": tpm, "tries": tries},
+            {
+                "rpm": rpm,
+                "tpm": tpm,
+                "tries": tries,
+                "prices": None if priced is None else str(priced),
+            },
             max_in_flight=max_in_flight,
             token_limit=max_tokens,
             deadline=deadline,
@@ -335,6 +340,8 @@ def _tell_end(standing: "Standing", files: Files) -> None:
 
 def tell(standing: "Standing") -> None:
     """Print where a batch stands, in a few lines."""
+    from runlane.batches import presenting  # noqa: PLC0415
+
     batch, counts = standing.batch, standing.counts
     output.say_parts(
         (output.safe(batch.name), "bold"),
@@ -356,6 +363,9 @@ def tell(standing: "Standing") -> None:
     usage = counts.usage
     read, wrote = f"{usage.prompt_tokens:,} read", f"{usage.completion_tokens:,} written"
     rows.append(("tokens", f"{usage.total_tokens:,} ({read}, {wrote})"))
+    money = presenting.money(batch, counts)
+    if money is not None:
+        rows.append(("cost", f"{money:,.2f}"))
     if batch.ended_at is not None and batch.started_at is not None:
         took = (batch.ended_at - batch.started_at).total_seconds()
         rows.append(("took", _took(took, standing.ended)))

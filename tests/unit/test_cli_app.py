@@ -14,7 +14,7 @@ from runlane.cli.app import run
 COMMANDS = [
     *("up", "worker", "simulate", "doctor", "prune", "demo", "completion"),
     *("create", "retrieve", "view", "list", "update", "cancel", "poll", "submit", "steps", "nudge"),
-    *("stop", "resume", "stops", "approval", "tool", "audit", "erase"),
+    *("stop", "resume", "stops", "approval", "tool", "audit", "erase", "batch"),
 ]
 
 
