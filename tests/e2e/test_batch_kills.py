@@ -71,3 +71,58 @@ async def test_a_create_whose_answer_a_dead_worker_awaited_is_found(
     assert 2 == accepted
     assert 2 == len({each.response for each in results})
     assert await asyncio.to_thread(lambda: len(lab.simulator.thread(lab.thread_id)["runs"])) == 2
+
+
+async def test_a_deploy_in_the_middle_repeats_nothing(plant: Plant, data_dir: Path) -> None:
+    """A worker that is told to stop hands its lanes over: what it had created is followed by the
+    next one, and its process ends in good order.
+    """
+    lab = plant.lab
+    await lab.scenario(rounds=[SLOW])
+    old = await plant.worker()
+    async with await open_ledger(Settings(data_dir=data_dir)) as lab.ledger:
+        batch = Batch(lab)
+        await batch.upload(new_threads(40))
+        await batch.start(window=10)
+        await batch.until(lambda counts: counts.by_state[ItemState.COMPLETED] >= 5)
+        old.terminate()
+        exit_status = await old.wait()
+        begun = (await batch.counts()).in_flight
+        await plant.worker()
+        status = await batch.ended()
+        results = await batch.results()
+        upstream = await batch.upstream_runs()
+
+    assert 0 == exit_status
+    assert begun > 0
+    assert "completed" == status
+    assert 40 == len({each.custom_id for each in results}) == len(results)
+    assert 40 == len(upstream)
+
+
+async def test_a_worker_that_wakes_up_again_sends_nothing(plant: Plant, data_dir: Path) -> None:
+    """One that was frozen for longer than its heartbeats allow finds its lanes taken: for the
+    threads that it has made meanwhile it creates no run, and what it writes doesn't count.
+    """
+    lab = plant.lab
+    await lab.scenario(rounds=[SLOW])
+    frozen = await plant.worker()
+    async with await open_ledger(Settings(data_dir=data_dir)) as lab.ledger:
+        batch = Batch(lab)
+        await batch.upload(new_threads(30))
+        # Frozen while it waits, and not while it writes: nobody could write to SQLite's file then.
+        held = lab.simulator.fault("threads.create", "hold_after", times=10)
+        await batch.start(window=5)
+        await asyncio.to_thread(lambda: lab.simulator.wait_held(held, waiting=10))
+        frozen.pause()
+        lab.simulator.release(held)
+        await plant.worker()
+        await batch.until(lambda counts: counts.by_state[ItemState.COMPLETED] >= 15, seconds=60)
+        frozen.resume()
+        status = await batch.ended()
+        results = await batch.results()
+        upstream = await batch.upstream_runs()
+
+    assert "completed" == status
+    assert 30 == len({each.custom_id for each in results}) == len(results)
+    assert 30 == len(upstream)
