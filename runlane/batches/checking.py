@@ -36,10 +36,12 @@ _SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A line that can't be used, and why. Nothing of its contents stands in it."""
+    """A line that can't be used, and why: names, numbers and its url stand in it, no texts."""
 
     line: int
     reason: str
+    code: str = InvalidRequest.code
+    """For programs."""
 
     def __str__(self) -> str:
         """Return it as it is told."""
@@ -77,7 +79,7 @@ def check(line: Line) -> CheckedLine | Problem:
     try:
         return _checked(line)
     except InvalidRequest as error:
-        return Problem(line.number, error.message)
+        return Problem(line.number, error.message, error.code)
     except RecursionError:
         return Problem(line.number, "It is nested too deeply.")
 
@@ -113,7 +115,7 @@ class Checking:
                     first = seen.first(found.custom_id, found.number)
                     if first != found.number:
                         text = f"custom_id stands in line {first:,} already."
-                        found = Problem(found.number, text)
+                        found = Problem(found.number, text, "duplicate_custom_id")
                 if isinstance(found, CheckedLine):
                     self.totals.usable += 1
                 else:
@@ -191,7 +193,8 @@ def _json_object(raw: bytes) -> dict[str, Any]:
         fields = from_json(raw, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
         where = _WHERE.sub(r" at byte \1", str(error))
-        raise InvalidRequest(f"It is not JSON in UTF-8: {where}.") from None
+        text = f"It is not JSON in UTF-8: {where}."
+        raise InvalidRequest(text, code="invalid_json_line") from None
     if not isinstance(fields, dict):
         raise InvalidRequest("It must be a JSON object.")
     return fields

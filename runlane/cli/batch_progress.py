@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PACE = 1.0
 """Seconds between two looks."""
+_SHARE = 4
+"""How many times longer it waits than it looked."""
 _RATE_OVER = 30.0
 _FIRST_WORD_SECONDS = 1.5
 _WORDS_EVERY = 10.0
@@ -53,16 +55,19 @@ class Standing:
     def figures(self) -> str:
         """Return what moves, short enough for a line of 80 columns."""
         parts = []
-        if self.rate:
-            left = self.counts.unfinished - self.counts.waiting_for_people
+        left = self.counts.unfinished - self.counts.waiting_for_people
+        if self.rate and left and self.batch.paused_at is None:
             parts += [f"{self.rate:.1f}/s", f"{clock(left / self.rate)} left"]
         parts.append(f"{self.counts.in_flight:,} in flight")
         if self.counts.waiting_for_people:
             parts.append(f"{self.counts.waiting_for_people:,} with people")
-        parts.append(f"{short(self.counts.usage.total_tokens)} tokens")
-        money = presenting.money(self.batch, self.counts)
-        parts += [] if money is None else [f"cost {money:,.2f}"]
         return " · ".join(parts)
+
+    def spent(self) -> str:
+        """Return the tokens that were used, and what they cost where that is known."""
+        tokens = f"{short(self.counts.usage.total_tokens)} tokens"
+        money = presenting.money(self.batch, self.counts)
+        return tokens if money is None else f"{tokens} · cost {money:,.2f}"
 
     def failures(self) -> str | None:
         """Return how many have failed, and by what; None where none has."""
@@ -144,7 +149,8 @@ async def follow(
                 return standing
             if not counts.in_flight and counts.by_state[ItemState.WAITING]:
                 await missing_worker()
-            await asyncio.sleep(PACE)
+            # Of a million items a look takes a while, and is not all that the ledger is for.
+            await asyncio.sleep(max(PACE, _SHARE * (time.monotonic() - now)))
 
 
 def exit_code(standing: Standing) -> ExitCode:
@@ -197,7 +203,8 @@ class _Shown:
             self._live.update(self._picture(standing), refresh=True)
         elif time.monotonic() >= self._next_word:
             self._next_word = time.monotonic() + _WORDS_EVERY
-            parts = [f"{standing.ended:,}/{standing.batch.total:,}", standing.figures()]
+            share = f"{standing.ended:,}/{standing.batch.total:,}"
+            parts = [share, standing.figures(), standing.spent()]
             failures = standing.failures()
             output.note(" · ".join([*parts, *([] if failures is None else [failures])]))
 
@@ -220,13 +227,18 @@ class _Shown:
         line.add_column(no_wrap=True, justify="right")
         bar = ProgressBar(total=self._total, completed=standing.ended)
         line.add_row(Text(self._name, style="bold"), bar, Text(share))
-        rows: list[Any] = [line, Text(standing.figures(), overflow="ellipsis", no_wrap=True)]
-        failures, paused = standing.failures(), standing.paused()
-        if failures is not None:
-            rows.append(Text(failures, style="red", overflow="ellipsis", no_wrap=True))
-        if paused is not None:
-            rows.append(Text(paused, style="yellow", overflow="ellipsis", no_wrap=True))
-        return Group(*rows)
+        told = [
+            (standing.figures(), ""),
+            (standing.spent(), ""),
+            (standing.failures(), "red"),
+            (standing.paused(), "yellow"),
+        ]
+        rows = [
+            Text(text, style=style, overflow="ellipsis", no_wrap=True)
+            for text, style in told
+            if text is not None
+        ]
+        return Group(line, *rows)
 
     def __enter__(self) -> "_Shown":
         console = output.stderr() if session.wants_json() else output.stdout()

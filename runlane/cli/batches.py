@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from runlane.cli import batch_checks, output, session
+from runlane.cli import STARTED, batch_checks, output, session
 from runlane.cli.options import Json
 from runlane.errors import ExitCode, InvalidRequest
 
@@ -152,7 +152,7 @@ def _run(
     """
     files = Files(output_file, errors, ordered)
     files.check()
-    with output.unless_quick("Loading …"):
+    with output.unless_quick("Loading …", since=STARTED):
         from runlane.batches.estimating import Prices  # noqa: PLC0415
 
         priced = None if prices is None else Prices.read(prices, "--price-per-million-tokens")
@@ -300,7 +300,7 @@ async def watched(
     """Watch a batch, bring its results, tell how it stands at the end; return the exit code."""
     from runlane.cli import batch_progress  # noqa: PLC0415
 
-    session.follow(batch.id, "batch watch")
+    session.follow(output.word(batch.name), "batch watch")
     results = files.open(ledger, batch)
     missing = _MissingWorker(client)
     try:
@@ -332,7 +332,9 @@ def _tell_end(standing: "Standing", files: Files) -> None:
         output.note(f"Results are in {output.safe(str(files.output))}")
     batch = output.word(standing.batch.name)
     if standing.only_people_left:
-        output.note("Only items that wait for people are left:  runlane approval list")
+        output.note("Only items that wait for people are left. For decisions, and for answers:")
+        output.note("  runlane approval list")
+        output.note("  runlane list --status requires_action")
         output.note(f"See them to their end:  runlane batch watch {batch} --wait-for-people")
     elif standing.failures() is not None:
         output.note(f"Try what failed again:  runlane batch retry-failed {batch}")

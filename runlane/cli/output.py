@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -125,13 +126,18 @@ def above(console: "Console") -> "Iterator[None]":
 
 
 @contextmanager
-def unless_quick(text: str) -> "Iterator[Timer]":
+def unless_quick(text: str, *, since: float | None = None) -> "Iterator[Timer]":
     """Print a note if the body takes longer than people wait in silence.
+
+    Args:
+        text: the note.
+        since: monotonic seconds from which on nothing was said; None: from now.
 
     Yields:
         A timer; once it is cancelled, nothing is printed any more.
     """
-    timer = Timer(_SILENCE_SECONDS, note, (text,))
+    silent = 0.0 if since is None else time.monotonic() - since
+    timer = Timer(max(_SILENCE_SECONDS - silent, 0.1), note, (text,))
     timer.daemon = True
     timer.start()
     try:

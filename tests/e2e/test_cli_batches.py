@@ -291,4 +291,4 @@ async def test_without_a_worker_it_is_said_within_two_seconds(bare: Shell) -> No
     left = await ended(process)
 
     assert 130 == left.code
-    assert "goes on. See  runlane batch watch batch_" in left.err
+    assert f"{given.name} goes on. See  runlane batch watch {given.name}" in left.err

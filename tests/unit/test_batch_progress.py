@@ -1,0 +1,138 @@
+"""What a person sees of a batch: figures that fit a line of 80 columns, and an exit code."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from ledger.batch_item import ItemState
+from ledger.batch_record import BatchCounts, BatchRecord, BatchStatus, batch_id
+from ledger.run_record import Usage
+from runlane.cli.batch_progress import Speed, Standing, clock, exit_code, short
+from runlane.errors import ExitCode
+
+NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
+BATCH = BatchRecord(
+    id=batch_id("", "in.jsonl"),
+    name="in.jsonl",
+    input_digest="sha256:" + "0" * 64,
+    status=BatchStatus.IN_PROGRESS,
+    total=1_000_000,
+    created_at=NOON,
+)
+
+
+def standing(
+    states: Mapping[ItemState, int],
+    batch: BatchRecord = BATCH,
+    *,
+    rate: float | None = None,
+    kinds: Mapping[str, int] | None = None,
+    tokens: tuple[int, int] = (0, 0),
+) -> Standing:
+    """Return how a batch stands whose items are in these states."""
+    usage = Usage(prompt_tokens=tokens[0], completion_tokens=tokens[1], total_tokens=sum(tokens))
+    by_state = dict.fromkeys(ItemState, 0) | dict(states)
+    return Standing(
+        batch, BatchCounts(by_state=by_state, by_error_kind=kinds or {}, usage=usage), rate
+    )
+
+
+def test_figures_of_a_large_batch_fit_a_terminal() -> None:
+    """Rate, what is left, in flight, people, tokens and cost: 80 columns at a million items."""
+    priced = replace(BATCH, options={"prices": "2.5,10"})
+
+    found = standing(
+        {ItemState.WAITING: 999_000, ItemState.BEGUN: 1_000, ItemState.PROMOTED: 12_000},
+        priced,
+        rate=150.5,
+        tokens=(100_000_000, 20_000_000),
+    )
+
+    assert "150.5/s · 1:50:45 left · 1,000 in flight · 12,000 with people" == found.figures()
+    assert "120.0M tokens · cost 450.00" == found.spent()
+
+
+def test_what_waits_for_people_has_no_time_left() -> None:
+    """Nobody knows how long people take; a rate of zero says nothing either."""
+    assert "left" not in standing({ItemState.PROMOTED: 3}, rate=5.0).figures()
+    assert "left" not in standing({ItemState.WAITING: 3}, rate=0.0).figures()
+
+
+def test_failures_are_told_by_kind_the_commonest_first() -> None:
+    """Three kinds are named, and that there are more."""
+    found = standing(
+        {ItemState.FAILED: 9, ItemState.UNCERTAIN: 1},
+        kinds={"server_error": 1, "rate_limit_exceeded": 5, "uncertain": 1, "expired": 3},
+    )
+
+    assert "10 failed: rate_limit_exceeded 5, expired 3, server_error 1, …" == found.failures()
+    assert standing({ItemState.COMPLETED: 9}).failures() is None
+
+
+def test_a_kind_from_outside_cannot_paint_the_terminal() -> None:
+    """An upstream's word for an error is shown as text."""
+    found = standing({ItemState.FAILED: 1}, kinds={"\x1b[2Jgone": 1}).failures()
+
+    assert "1 failed: \\x1b[2Jgone 1" == found
+
+
+@pytest.mark.parametrize(
+    ("status", "states", "code"),
+    [
+        (BatchStatus.COMPLETED, {ItemState.COMPLETED: 2}, ExitCode.DONE),
+        (
+            BatchStatus.COMPLETED,
+            {ItemState.COMPLETED: 1, ItemState.FAILED: 1},
+            ExitCode.NOT_COMPLETED,
+        ),
+        (BatchStatus.EXPIRED, {ItemState.EXPIRED: 2}, ExitCode.NOT_COMPLETED),
+        (BatchStatus.CANCELLED, {ItemState.COMPLETED: 2}, ExitCode.NOT_COMPLETED),
+        (
+            BatchStatus.IN_PROGRESS,
+            {ItemState.COMPLETED: 1, ItemState.PROMOTED: 1},
+            ExitCode.WAITING,
+        ),
+    ],
+)
+def test_the_exit_code_says_how_it_ended(
+    status: BatchStatus, states: Mapping[ItemState, int], code: ExitCode
+) -> None:
+    """0 where all completed, 3 where some didn't, 4 where only people's are left."""
+    assert code == exit_code(standing(states, replace(BATCH, status=status)))
+
+
+def test_the_rate_is_that_of_the_last_half_minute() -> None:
+    """It needs a second to be known, forgets what is long past, and begins anew with a retry."""
+    speed = Speed()
+
+    assert speed.rate(0.0, 0) is None
+    assert speed.rate(10.0, 100) == 10.0
+    assert speed.rate(40.0, 100) == 0.0
+    assert speed.rate(41.0, 50) is None
+    assert speed.rate(43.0, 54) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (36_061, "10:01:01")]
+)
+def test_a_time_is_shown_as_a_clock_does(seconds: float, shown: str) -> None:
+    """Minutes and seconds, and hours where there are some."""
+    assert shown == clock(seconds)
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1_000, "1.0k"),
+        (99_999, "100.0k"),
+        (250_000, "250k"),
+        (1_200_000, "1.2M"),
+    ],
+)
+def test_a_number_is_shown_short(number: int, shown: str) -> None:
+    """No more than six characters, whatever it is."""
+    assert shown == short(number)
