@@ -98,7 +98,7 @@ def _withheld(batch: Row[Any], now: datetime) -> Withheld | None:
         return Withheld.PAUSED
     if batch.deadline is not None and batch.deadline <= now:
         return Withheld.DEADLINE
-    if batch.token_limit is not None and batch.token_limit <= batch.tokens_used:
+    if batch.token_limit is not None and batch.token_limit <= batch.total_tokens:
         return Withheld.BUDGET
     return None
 

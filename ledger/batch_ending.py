@@ -8,12 +8,10 @@ from sqlalchemy import Connection, select, update
 from ledger import batch_rows, limits
 from ledger.batch_contents import BatchContents, Part, erased
 from ledger.batch_item import ItemOutcome
-from ledger.batch_writes import Changes, ended
+from ledger.batch_writes import TOKENS, Changes, ended
 from ledger.tables import batches
 
-OUTCOME = (
-    "state", "thread_id", "run_id", "prompt_tokens", "completion_tokens", "total_tokens"
-)  # fmt: skip
+OUTCOME = ("state", "thread_id", "run_id", *TOKENS)
 """The columns of a row that its end looks at."""
 
 
@@ -48,19 +46,18 @@ def write(
         rows: as they stood before, by index, with the columns of `OUTCOME`.
         ends: of the items that end now, by index, in their order.
     """
-    used = sum(
-        values["total_tokens"] - rows[index]["total_tokens"]
-        for index, values in changes.items()
-        if "total_tokens" in values
-    )
+    used = [index for index, values in changes.items() if "total_tokens" in values]
     last = batches.c.last_seq
     if ends or used:
         its = batches.c.batch_id == batch_id
         seq = connection.execute(select(last).where(its)).scalar_one()
         for number, index in enumerate(ends, start=seq + 1):
             changes[index]["seq"] = number
-        more = {"last_seq": seq + len(ends), "tokens_used": batches.c.tokens_used + used}
-        connection.execute(update(batches).where(its).values(more))
+        more = {
+            name: batches.c[name] + sum(changes[index][name] - rows[index][name] for index in used)
+            for name in TOKENS
+        }
+        connection.execute(update(batches).where(its).values(last_seq=seq + len(ends), **more))
     batch_rows.change(connection, batch_id, changes)
     if not ends:
         return

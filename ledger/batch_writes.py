@@ -14,6 +14,9 @@ from ledger.contents import digest_of
 from ledger.errors import LedgerRefused
 from ledger.run_record import Usage
 
+TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
+"""What is counted, of an item and of its batch."""
+
 Changes = dict[str, Any]
 """Columns of an item's row."""
 
@@ -191,5 +194,4 @@ def ended(row: Mapping[str, Any], outcome: ItemOutcome) -> Changes:
 def _more(row: Mapping[str, Any], usage: Usage | None) -> Changes:
     if usage is None:
         return {}
-    names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    return {name: row[name] + getattr(usage, name) for name in names}
+    return {name: row[name] + getattr(usage, name) for name in TOKENS}

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
 
 from ledger import limits
 from ledger.audit import Appending
-from ledger.batch_item import ItemState
+from ledger.batch_counting import count
 from ledger.batch_record import ENDS, BatchCounts, BatchRecord, BatchStatus
 from ledger.batch_results import has_unfinished
+from ledger.batch_writes import TOKENS
 from ledger.chain import Event
 from ledger.contents import Contents
 from ledger.database import Database, take_turn
 from ledger.errors import BatchNotKnown, BatchTaken, LedgerRefused
-from ledger.run_record import Usage
 from ledger.stops import TRAIL
-from ledger.tables import batch_items, batches
+from ledger.tables import batches
 
 MAX_LIMIT = 100
 """Batches on one page."""
@@ -192,22 +192,7 @@ class Batches:
         Raises:
             LedgerUnavailable: the ledger doesn't answer.
         """
-        its = batch_items.c
-        query = (
-            select(
-                its.state,
-                its.error_kind,
-                func.count(),
-                func.sum(its.prompt_tokens),
-                func.sum(its.completion_tokens),
-                func.sum(its.total_tokens),
-            )
-            .where(its.batch_id == batch_id)
-            .group_by(its.state, its.error_kind)
-        )
-        return await self._database.read(
-            lambda connection: _counted(connection.execute(query).all())
-        )
+        return await self._database.read(lambda connection: count(connection, batch_id))
 
     async def _pausing(
         self, batch_id: str, values: dict[str, Any], appending: Appending
@@ -254,7 +239,7 @@ def _new(record: BatchRecord) -> dict[str, Any]:
     )  # fmt: skip
     values = {name: getattr(record, name) for name in names}
     values["options"] = json.dumps(record.options)
-    return {**values, "batch_id": record.id, "tokens_used": 0, "last_seq": 0}
+    return {**values, "batch_id": record.id, "last_seq": 0, **dict.fromkeys(TOKENS, 0)}
 
 
 def _put(connection: Connection, batch_id: str, values: dict[str, Any]) -> None:
@@ -274,25 +259,16 @@ def _standing(connection: Connection, batch_id: str) -> BatchRecord:
 
 def _read(row: Row[Any]) -> BatchRecord:
     found = dict(row._mapping)
-    del found["last_seq"]
+    del found["last_seq"], found["prompt_tokens"], found["completion_tokens"]
     found["options"] = json.loads(found["options"])
-    return BatchRecord(id=found.pop("batch_id"), status=BatchStatus(found.pop("status")), **found)
+    return BatchRecord(
+        id=found.pop("batch_id"),
+        tokens_used=found.pop("total_tokens"),
+        status=BatchStatus(found.pop("status")),
+        **found,
+    )
 
 
 def _before(place: Row[Any]) -> ColumnElement[bool]:
     at, its = batches.c.created_at, batches.c.batch_id
     return or_(at < place.created_at, and_(at == place.created_at, its < place.batch_id))
-
-
-def _counted(rows: Sequence[Row[Any]]) -> BatchCounts:
-    by_state = dict.fromkeys(ItemState, 0)
-    by_error: dict[str, int] = {}
-    used = [0, 0, 0]
-    for row in rows:
-        state, error_kind, count, *tokens = tuple(row)
-        by_state[ItemState(state)] += count
-        if error_kind is not None and ItemState(state).is_end:
-            by_error[error_kind] = by_error.get(error_kind, 0) + count
-        used = [before + int(more) for before, more in zip(used, tokens, strict=True)]
-    usage = Usage(prompt_tokens=used[0], completion_tokens=used[1], total_tokens=used[2])
-    return BatchCounts(by_state=by_state, by_error_kind=by_error, usage=usage)
