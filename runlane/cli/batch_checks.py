@@ -54,8 +54,9 @@ def opened(path: Path) -> "Iterator[InputFile]":
     except OSError as error:
         if error.filename not in (None, str(path), path):
             raise
-        text = f"Can't read {path}: {error.strerror}."
-        raise InvalidRequest(text, param="INPUT") from None
+        # A pipe says nothing of its own.
+        why = error.strerror or "it must be a file, which can be read twice"
+        raise InvalidRequest(f"Can't read {path}: {why}.", param="INPUT") from None
 
 
 def check(source: "InputFile", problems: Path, *, skip_invalid: bool) -> "tuple[Totals, Estimate]":

@@ -277,8 +277,8 @@ async def test_a_disk_without_room_is_said_and_gone_on_from(shell: Shell) -> Non
     assert sorted(given.ids()) == sorted(line["custom_id"] for line in lines(out))
 
 
-async def test_without_a_worker_it_is_said_within_two_seconds(bare: Shell) -> None:
-    """The command isn't silent while nothing happens, and Ctrl-C says that the batch goes on."""
+async def test_without_a_worker_it_is_said(bare: Shell) -> None:
+    """The command says why nothing happens, and Ctrl-C that the batch goes on."""
     given = Input(bare)
     given.add(1)
 
