@@ -8,6 +8,7 @@ from ledger.approvals import Approvals
 from ledger.audit import Audit
 from ledger.batch_contents import BatchContents
 from ledger.batch_items import BatchItems
+from ledger.batch_notes import BatchNotes
 from ledger.batches import Batches
 from ledger.chain import Event
 from ledger.checkpoints import Checkpoints
@@ -16,6 +17,7 @@ from ledger.database import Database, make_private
 from ledger.decisions import Decisions
 from ledger.erasing import erase_run
 from ledger.exporting import Exported, export
+from ledger.files import Files
 from ledger.intents import Intents
 from ledger.location import Location
 from ledger.migrating import migrate
@@ -47,6 +49,8 @@ class Ledger:
         self.batches = Batches(database, self.contents)
         self._batch_contents = BatchContents(sealing)
         self.batch_items = BatchItems(database, self._batch_contents)
+        self.batch_notes = BatchNotes(database, sealing)
+        self.files = Files(database, sealing)
 
     @property
     def location(self) -> Location:

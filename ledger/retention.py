@@ -14,6 +14,7 @@ from ledger import batch_pruning, limits
 from ledger.approval import Standing
 from ledger.database import Database
 from ledger.errors import LedgerRefused
+from ledger.files import remove_files
 from ledger.intent import State
 from ledger.tables import (
     approvals,
@@ -84,6 +85,7 @@ async def prune(database: Database, retention: Retention) -> Pruned:
     if retention.contents is not None:
         until = now - timedelta(days=retention.contents)
         removed["contents"] += await batch_pruning.remove_contents(database, until)
+        removed["contents"] += await remove_files(database, until)
     removed["batches"] = 0
     if retention.batches is not None:
         until = now - _days("batches", retention.batches)

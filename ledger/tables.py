@@ -1,8 +1,9 @@
 """The ledger's tables. What is changed here is changed by a migration too.
 
 Contents stand in `contents`, by run and digest, and those of batches in `batch_contents`, by item,
-which is written and read by the thousand; every other table holds digests alone. So contents can
-be erased, and what remains still proves what was there.
+which is written and read by the thousand; uploaded files in `file_chunks`, and what a batch over
+HTTP was given beside its input in `batch_notes`. Every other table holds digests alone. So
+contents can be erased, and what remains still proves what was there.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -330,4 +331,36 @@ batch_contents = Table(
     Column("body", LargeBinary, nullable=False),
     Column("stored_at", Instant, nullable=False),
     Index("batch_contents_by_age", "stored_at"),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("file_id", _name(), primary_key=True),
+    Column("owner", _name(), nullable=False),
+    Column("filename", _name(), nullable=False),
+    Column("purpose", _name(), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("digest", _digest()),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Index("files_by_age", "created_at", "file_id"),
+    Index("files_by_owner", "owner", "created_at", "file_id"),
+    Index("files_by_expiry", "expires_at"),
+)
+
+file_chunks = Table(
+    "file_chunks",
+    metadata,
+    Column("file_id", _name(), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+batch_notes = Table(
+    "batch_notes",
+    metadata,
+    Column("batch_id", _name(), primary_key=True),
+    Column("part", String(16), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
 )
