@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ledger.batch_item import ItemState
-from ledger.batch_record import BatchCounts, BatchRecord
+from ledger.batch_record import BatchCounts, BatchRecord, BatchStatus
 from ledger.errors import LedgerUnavailable
 from runlane.batches import presenting
 from runlane.cli import STARTED, output, session
@@ -70,15 +70,25 @@ class Standing:
         return tokens if money is None else f"{tokens} · cost {money:,.2f}"
 
     def failures(self) -> str | None:
-        """Return how many have failed, and by what; None where none has."""
+        """Return how many ended otherwise than completed, and by what; None where none did."""
         failed = presenting.failed(self.counts)
         if not failed:
             return None
+        all_failed = failed == self.counts.by_state[ItemState.FAILED]
+        told = f"{failed:,} {'failed' if all_failed else 'not completed'}"
         kinds = sorted(self.counts.by_error_kind.items(), key=lambda kind: (-kind[1], kind[0]))
         shown = [f"{output.shortened(name, 24)} {count:,}" for name, count in kinds[:_KINDS_SHOWN]]
         if len(kinds) > _KINDS_SHOWN:
             shown.append("…")
-        return f"{failed:,} failed: {', '.join(shown)}" if shown else f"{failed:,} failed"
+        return f"{told}: {', '.join(shown)}" if shown else told
+
+    @property
+    def can_be_retried(self) -> bool:
+        """Whether something has failed or expired in a batch that nobody has cancelled."""
+        states = self.counts.by_state
+        some = states[ItemState.FAILED] + states[ItemState.EXPIRED] > 0
+        cancelled = (BatchStatus.CANCELLING, BatchStatus.CANCELLED)
+        return some and self.batch.status not in cancelled
 
     def paused(self) -> str | None:
         """Return who has paused it, and why; None where nobody has."""
@@ -158,7 +168,7 @@ def exit_code(standing: Standing) -> ExitCode:
     if not standing.batch.status.is_end:
         return ExitCode.WAITING
     is_whole = standing.ended == standing.counts.by_state[ItemState.COMPLETED]
-    done = is_whole and standing.batch.status.value == "completed"
+    done = is_whole and standing.batch.status is BatchStatus.COMPLETED
     return ExitCode.DONE if done else ExitCode.NOT_COMPLETED
 
 

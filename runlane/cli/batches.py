@@ -229,7 +229,7 @@ class _Work:
         """See that the batch runs; return."""
         from runlane.batches import presenting  # noqa: PLC0415
 
-        batch, _ = await self._begin(ledger, batches)
+        batch, _ = await self._begin(client, ledger, batches)
         if session.wants_json():
             output.document(presenting.document(batch, await ledger.batches.counts(batch.id)))
         else:
@@ -239,21 +239,24 @@ class _Work:
 
     async def done(self, client: "Runlane", ledger: "Ledger", batches: "Batches") -> int:
         """Run the batch to its end, and bring its results."""
-        batch, finished_before = await self._begin(ledger, batches)
+        batch, finished_before = await self._begin(client, ledger, batches)
         code = await watched(
             client, ledger, batch, self.files, wait_for_people=self.wait_for_people
         )
         return int(ExitCode.DONE) if finished_before else code
 
-    async def _begin(self, ledger: "Ledger", batches: "Batches") -> "tuple[BatchRecord, bool]":
+    async def _begin(
+        self, client: "Runlane", ledger: "Ledger", batches: "Batches"
+    ) -> "tuple[BatchRecord, bool]":
         from ledger.batch_record import BatchStatus  # noqa: PLC0415
+        from runlane.person import person  # noqa: PLC0415
 
         planned = await batches.plan(self.wanted, self.totals, again=self.again)
         # Before anything is begun: a place that can't be written is found out now.
         opened = self.files.open(ledger, planned)
         if opened is not None:
             opened.close()
-        batch = await batches.create(planned)
+        batch = await batches.create(planned, person(client.settings))
         name = output.safe(batch.name)
         if batch.status.is_end:
             output.note(f"{name} has ended already: {batch.status.value}. Do it again:  --again")
@@ -336,12 +339,13 @@ def _tell_end(standing: "Standing", files: Files) -> None:
         output.note("  runlane approval list")
         output.note("  runlane list --status requires_action")
         output.note(f"See them to their end:  runlane batch watch {batch} --wait-for-people")
-    elif standing.failures() is not None:
+    elif standing.can_be_retried:
         output.note(f"Try what failed again:  runlane batch retry-failed {batch}")
 
 
 def tell(standing: "Standing") -> None:
     """Print where a batch stands, in a few lines."""
+    from ledger.batch_item import ItemState  # noqa: PLC0415
     from runlane.batches import presenting  # noqa: PLC0415
 
     batch, counts = standing.batch, standing.counts
@@ -357,7 +361,7 @@ def tell(standing: "Standing") -> None:
     rows.append(("", ", ".join(states) or "none yet"))
     failures, paused = standing.failures(), standing.paused()
     if failures is not None:
-        rows.append(("failed", failures))
+        rows.append(("", failures))
     if paused is not None:
         rows.append(("paused", paused.removeprefix("paused ")))
     if batch.deadline is not None:
@@ -370,7 +374,7 @@ def tell(standing: "Standing") -> None:
         rows.append(("cost", f"{money:,.2f}"))
     if batch.ended_at is not None and batch.started_at is not None:
         took = (batch.ended_at - batch.started_at).total_seconds()
-        rows.append(("took", _took(took, standing.ended)))
+        rows.append(("took", _took(took, counts.by_state[ItemState.COMPLETED])))
     output.fields(rows)
     output.fields([("id", batch.id)])
 
@@ -387,10 +391,10 @@ _STATES = {
 }
 
 
-def _took(seconds: float, ended: int) -> str:
+def _took(seconds: float, completed: int) -> str:
     from runlane.cli.batch_progress import clock  # noqa: PLC0415
 
-    rate = f", {ended / seconds:,.1f} items a second" if seconds >= 1 else ""
+    rate = f", {completed / seconds:,.1f} items a second" if seconds >= 1 and completed else ""
     return f"{clock(seconds)}{rate}"
 
 

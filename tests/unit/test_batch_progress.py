@@ -67,8 +67,26 @@ def test_failures_are_told_by_kind_the_commonest_first() -> None:
         kinds={"server_error": 1, "rate_limit_exceeded": 5, "uncertain": 1, "expired": 3},
     )
 
-    assert "10 failed: rate_limit_exceeded 5, expired 3, server_error 1, …" == found.failures()
+    kinds = "rate_limit_exceeded 5, expired 3, server_error 1, …"
+    assert f"10 not completed: {kinds}" == found.failures()
     assert standing({ItemState.COMPLETED: 9}).failures() is None
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "can"),
+    [
+        (BatchStatus.COMPLETED, ItemState.FAILED, True),
+        (BatchStatus.EXPIRED, ItemState.EXPIRED, True),
+        (BatchStatus.COMPLETED, ItemState.UNCERTAIN, False),
+        (BatchStatus.COMPLETED, ItemState.COMPLETED, False),
+        (BatchStatus.CANCELLED, ItemState.FAILED, False),
+    ],
+)
+def test_a_retry_is_offered_where_it_does_something(
+    status: BatchStatus, state: ItemState, can: bool
+) -> None:
+    """What is uncertain isn't tried again, and of a cancelled batch nothing is."""
+    assert can == standing({state: 1}, replace(BATCH, status=status)).can_be_retried
 
 
 def test_a_kind_from_outside_cannot_paint_the_terminal() -> None:
