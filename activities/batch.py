@@ -21,6 +21,7 @@ from activities.promotion import Promotions
 from ledger import Ledger
 from ledger.batch_item import Item, ItemState
 from ledger.batch_record import BatchCounts, BatchRecord, BatchStatus
+from ledger.chain import Event
 from runsapi import Assistants
 
 NO_SUCH_BATCH = "NoSuchBatch"
@@ -124,11 +125,15 @@ class BatchActivities:
         if batch.status is BatchStatus.VALIDATING:
             batch = await batches.set_status(batch.id, BatchStatus.IN_PROGRESS, at)
         if input.resume:
-            batch = await batches.resume(batch.id)
+            event = _event("resume", batch, by=BY, at=at)
+            batch = await batches.resume(batch.id, [event])
         if input.pause is not None:
-            batch = await batches.pause(batch.id, input.pause.reason, input.pause.by, at)
+            order = input.pause
+            event = _event("pause", batch, by=order.by, at=at, reason=order.reason)
+            batch = await batches.pause(batch.id, order.reason, order.by, at, [event])
         if input.cancel_by is not None:
-            batch = await batches.set_status(batch.id, BatchStatus.CANCELLING, at)
+            event = _event("cancel", batch, by=input.cancel_by or BY, at=at)
+            batch = await batches.set_status(batch.id, BatchStatus.CANCELLING, at, [event])
             # What has begun must come to its end now, which a pause would keep from it.
             batch = await batches.resume(batch.id)
         return batch
@@ -142,7 +147,9 @@ class BatchActivities:
             await items.fail_waiting(batch.id, ItemState.EXPIRED, _now())
         elif batch.token_limit is not None and batch.token_limit <= batch.tokens_used:
             reason = f"budget: its {batch.token_limit:,} tokens are used up"
-            await self._ledger.batches.pause(batch.id, reason, BY, _now())
+            at = _now()
+            event = _event("pause", batch, by=BY, at=at, reason=reason)
+            await self._ledger.batches.pause(batch.id, reason, BY, at, [event])
 
     async def _see_promoted(self, batch: BatchRecord) -> None:
         """Cancel promoted runs with their batch, and settle those that ended without a word."""
@@ -185,6 +192,13 @@ def _looked(batch: BatchRecord, counts: BatchCounts) -> Looked:
         promoted=counts.by_state[ItemState.PROMOTED],
         deadline_in=None if left is None or left <= 0 else left,
     )
+
+
+def _event(
+    what: str, batch: BatchRecord, *, by: str, at: datetime, reason: str | None = None
+) -> Event:
+    """Return what the trail says of an order, where the client that gave it hasn't said it."""
+    return trail.control(what=what, scope=f"batch {batch.id}", by=by, reason=reason, at=at)
 
 
 def _now() -> datetime:

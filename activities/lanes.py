@@ -4,6 +4,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 
+from activities import trail
 from activities.batch_contract import LaneDone, LaneEnd, LaneInput, PauseKind
 from activities.lane_failures import PauseBatch
 from activities.lane_items import Items
@@ -170,9 +171,10 @@ class Lane:
     async def _pause(self, kind: PauseKind, message: str) -> None:
         reason = f"{kind}: {message}"[:MAX_NAME]
         _logger.warning("%s is paused: %s", self._batch.id, reason)
-        await patiently(
-            lambda: self._ledger.batches.pause(self._batch.id, reason, BY, datetime.now(UTC))
-        )
+        at = datetime.now(UTC)
+        scope = f"batch {self._batch.id}"
+        event = trail.control(what="pause", scope=scope, by=BY, reason=reason, at=at)
+        await patiently(lambda: self._ledger.batches.pause(self._batch.id, reason, BY, at, [event]))
 
     def _done(self, why: LaneEnd) -> LaneDone:
         return LaneDone(why=why, settled=self._mood.settled)

@@ -387,10 +387,10 @@ def control(
     at: datetime,
     facts: Mapping[str, Any] | None = None,
 ) -> Event:
-    """Somebody has stopped work or let it go on, or has said who may ask the API.
+    """Somebody has stopped work or let it go on, begun a batch, or said who may ask the API.
 
     Args:
-        what: `stop`, `resume`, `create` or `revoke`.
+        what: `stop`, `resume`, `create` or `revoke`; of a batch also `pause`, `cancel`.
         scope: what it is about.
         by: the person.
         reason: theirs.

@@ -186,6 +186,27 @@ class Batches:
         """
         return await self._pausing(batch_id, _NOT_PAUSED, Appending(TRAIL, events))
 
+    async def set_token_limit(self, batch_id: str, limit: int | None) -> BatchRecord:
+        """Give a batch another budget; return what stands. One that was paused stays so.
+
+        Args:
+            batch_id: which.
+            limit: its tokens in all, those used included; None: it has none.
+
+        Raises:
+            BatchNotKnown: there is no such batch.
+            LedgerRefused: the limit is below 1.
+            LedgerUnavailable: the ledger doesn't answer; the same call again does no harm.
+        """
+        if limit is not None and limit < 1:
+            raise LedgerRefused(f"token_limit must be at least 1, got {limit}.")
+
+        def work(connection: Connection) -> BatchRecord:
+            _put(connection, batch_id, {"token_limit": limit})
+            return _standing(connection, batch_id)
+
+        return await self._database.write(batch_id, work)
+
     async def counts(self, batch_id: str) -> BatchCounts:
         """Count a batch's items by where they stand; of a batch that isn't there, none.
 

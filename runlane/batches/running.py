@@ -13,6 +13,7 @@ from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities import trail
 from activities.contract import canonical_json
 from ledger import Ledger
 from ledger.batch_item import NewItem
@@ -163,14 +164,23 @@ class Batches:
             created_at=datetime.now(UTC),
         )
 
-    async def create(self, planned: BatchRecord) -> BatchRecord:
+    async def create(self, planned: BatchRecord, by: str) -> BatchRecord:
         """Make a batch that was planned, unless it is there; return what stands.
+
+        Args:
+            planned: from `plan`.
+            by: the person.
 
         Raises:
             NameTaken: somebody has just given the name to another input.
         """
+        facts = {"name": planned.name, "input": planned.input_digest, "total": planned.total}
+        event = trail.control(
+            what="create", scope=_scope(planned), by=by, reason=None, at=planned.created_at,
+            facts=facts,
+        )  # fmt: skip
         try:
-            return await self._ledger.batches.create(planned)
+            return await self._ledger.batches.create(planned, [event])
         except BatchTaken as error:
             raise _taken(planned.name, error.taken_by) from None
 
@@ -245,18 +255,22 @@ class Batches:
             text = f"reason must be a line of 1 to {MAX_NAME} characters."
             raise InvalidRequest(text, param="--reason")
         _refuse_ended(batch)
-        found = await self._ledger.batches.pause(batch.id, reason.strip(), by, datetime.now(UTC))
+        reason, at = reason.strip(), datetime.now(UTC)
+        event = trail.control(what="pause", scope=_scope(batch), by=by, reason=reason, at=at)
+        found = await self._ledger.batches.pause(batch.id, reason, by, at, [event])
         await self._tell(batch, LOOK_SIGNAL)
         return found
 
-    async def resume(self, batch: BatchRecord) -> BatchRecord:
+    async def resume(self, batch: BatchRecord, by: str) -> BatchRecord:
         """Let a batch go on; return it as it stands.
 
         Raises:
             Refused: it has ended.
         """
         _refuse_ended(batch)
-        found = await self._ledger.batches.resume(batch.id)
+        at = datetime.now(UTC)
+        event = trail.control(what="resume", scope=_scope(batch), by=by, reason=None, at=at)
+        found = await self._ledger.batches.resume(batch.id, [event])
         await self._tell(batch, RESUME_SIGNAL)
         return found
 
@@ -268,7 +282,10 @@ class Batches:
         """
         _refuse_ended(batch)
         at = datetime.now(UTC)
-        found = await self._ledger.batches.set_status(batch.id, BatchStatus.CANCELLING, at)
+        event = trail.control(what="cancel", scope=_scope(batch), by=by, reason=None, at=at)
+        found = await self._ledger.batches.set_status(
+            batch.id, BatchStatus.CANCELLING, at, [event]
+        )
         if not await self._tell(batch, CANCEL_SIGNAL, CancelOrder(by=by)):
             # Nobody runs it: its items are ended by a workflow, which looks and finds the word.
             await self.start(found)
@@ -295,6 +312,10 @@ class Batches:
     def _connected(self) -> Client:
         assert self._client is not None, "needs a connection to Temporal"
         return self._client
+
+
+def _scope(batch: BatchRecord) -> str:
+    return f"batch {batch.id}"
 
 
 def _item(line: CheckedLine) -> NewItem:

@@ -91,7 +91,10 @@ def _resume(batch: _Batch, json: Json = False) -> None:
     """Let a batch go on, whatever it was paused for."""
 
     async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
-        _show(await _standing(ledger, await known.resume(await known.find(batch))))
+        from runlane.person import person  # noqa: PLC0415
+
+        found = await known.resume(await known.find(batch), person(client.settings))
+        _show(await _standing(ledger, found))
         return int(ExitCode.DONE)
 
     batches.perform(work)

@@ -51,7 +51,7 @@ async def stored(ledger: Ledger, path: Path, *, die_at: int | None = None) -> Ba
     """Put a file into the ledger, as far as the process lives."""
     totals = checked(path)
     batches = Batches(None, "queue", ledger)
-    batch = await batches.create(await batches.plan(Wanted(name=path.name), totals))
+    batch = await batches.create(await batches.plan(Wanted(name=path.name), totals), "ann")
 
     def moved(lines: int) -> None:
         if lines == die_at:
@@ -95,7 +95,7 @@ async def test_a_file_that_changes_while_it_is_read_is_refused(
     write_input(path, 1_200)
     totals = checked(path)
     batches = Batches(None, "queue", ledger)
-    batch = await batches.create(await batches.plan(Wanted(name="in.jsonl"), totals))
+    batch = await batches.create(await batches.plan(Wanted(name="in.jsonl"), totals), "ann")
     text = path.read_text()
     path.write_text(text.replace('"item-600"', '"item-six"'))
 
