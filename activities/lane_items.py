@@ -64,7 +64,7 @@ class Items:
         self._options = BatchOptions.model_validate(batch.options)
         self._mood = mood
         self.pace = Pace(rpm=self._options.rpm, tpm=self._options.tpm, lanes=input.lanes)
-        self._requests = Requests(upstream, journal, self.pace, mood, window=input.window)
+        self._requests = Requests(upstream, journal, self.pace, mood)
 
     async def drive(self, item: Item) -> None:
         """Bring an item as far as it comes: to its end, to a run of its own, or back to wait.

@@ -5,8 +5,6 @@ Each one raises what its failure means for the item: see `lane_failures`.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +24,6 @@ from activities.lane_journal import Journal
 from activities.paces import Pace
 from runsapi import Assistants, Run, RunCreateParams, RunsAPIError
 from runsapi.answers import Response
-
-_LEAST_AT_ONCE = 8
-_PART_AT_ONCE = 4
-"""A quarter of a lane's window may be asked for at a time: items wait for most of their lives, and
-httpx takes time in proportion to the square of the connections it holds."""
 
 
 class Leave(Exception):
@@ -58,18 +51,14 @@ class Requests:
         journal: asked before anything is sent that changes something.
         pace: the lane's share of the batch's limits.
         mood: shared with the lane.
-        window: items that the lane drives at a time.
     """
 
-    def __init__(
-        self, upstream: Assistants, journal: Journal, pace: Pace, mood: Mood, *, window: int
-    ) -> None:
+    def __init__(self, upstream: Assistants, journal: Journal, pace: Pace, mood: Mood) -> None:
         self._upstream = upstream
         self._runs = upstream.runs
         self._journal = journal
         self._pace = pace
         self._mood = mood
-        self._places = asyncio.Semaphore(max(window // _PART_AT_ONCE, _LEAST_AT_ONCE))
 
     @property
     def upstream(self) -> Upstream:
@@ -81,12 +70,12 @@ class Requests:
 
         An answer that is lost leaves an empty one behind, and no run on it.
         """
-        async with self._turn():
-            await self._may_send(run_id)
-            try:
-                answer = await self._upstream.request("POST", "/threads", body=body)
-            except RunsAPIError as error:
-                raise self._meaning(error, creating=True) from None
+        await self._turn()
+        await self._may_send(run_id)
+        try:
+            answer = await self._upstream.request("POST", "/threads", body=body)
+        except RunsAPIError as error:
+            raise self._meaning(error, creating=True) from None
         self._answered()
         thread_id = answer.data.get("id") if isinstance(answer.data, dict) else None
         if not isinstance(thread_id, str) or not thread_id:
@@ -96,43 +85,43 @@ class Requests:
     async def create(self, wanted: CreateInput) -> Response[Run] | Run:
         """Create a run; where the thread has it already, return the one that it has."""
         params = RunCreateParams.model_validate(wanted.params)
-        async with self._turn():
+        await self._turn()
+        try:
+            response: Response[Run] = await self._runs.with_response.create(
+                wanted.thread_id,
+                params,
+                before_send=lambda: self._may_send(wanted.run_id),
+            )
+        except RunsAPIError as error:
+            if not is_taken(error):
+                raise self._meaning(error, creating=True) from None
+            self._answered()
             try:
-                response: Response[Run] = await self._runs.with_response.create(
-                    wanted.thread_id,
-                    params,
-                    before_send=lambda: self._may_send(wanted.run_id),
-                )
-            except RunsAPIError as error:
-                if not is_taken(error):
-                    raise self._meaning(error, creating=True) from None
-                self._answered()
-                try:
-                    return await stamps.find_after_refusal(self._runs, wanted, error)
-                except ApplicationError as failure:
-                    raise of_failure(failure) from None
+                return await stamps.find_after_refusal(self._runs, wanted, error)
+            except ApplicationError as failure:
+                raise of_failure(failure) from None
         self._answered()
         return response
 
     async def find(self, wanted: CreateInput) -> Run | None:
         """Look for the run that an earlier create may have brought about."""
-        async with self._turn():
-            try:
-                found = await stamps.find(self._runs, wanted)
-            except ApplicationError as failure:
-                raise of_failure(failure) from None
+        await self._turn()
+        try:
+            found = await stamps.find(self._runs, wanted)
+        except ApplicationError as failure:
+            raise of_failure(failure) from None
         self._answered()
         return found
 
     async def retrieve(self, run_id: str, thread_id: str) -> Response[Run]:
         """Look at a run."""
-        async with self._turn():
-            try:
-                response: Response[Run] = await self._runs.with_response.retrieve(
-                    run_id, thread_id=thread_id, background=True
-                )
-            except RunsAPIError as error:
-                raise self._meaning(error, creating=False) from None
+        await self._turn()
+        try:
+            response: Response[Run] = await self._runs.with_response.retrieve(
+                run_id, thread_id=thread_id, background=True
+            )
+        except RunsAPIError as error:
+            raise self._meaning(error, creating=False) from None
         self._answered()
         if response.data.id != run_id:
             raise Trouble("unavailable", f"The upstream answered for {run_id} with another run")
@@ -140,21 +129,18 @@ class Requests:
 
     async def cancel(self, run_id: str, thread_id: str) -> None:
         """Ask for a run's end; whatever the answer is, looking at it tells the truth."""
-        async with self._turn():
-            try:
-                await self._runs.cancel(run_id, thread_id=thread_id)
-            except RunsAPIError:
-                return
+        await self._turn()
+        try:
+            await self._runs.cancel(run_id, thread_id=thread_id)
+        except RunsAPIError:
+            return
         self._answered()
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Wait for a place and for the pace, unless the lane comes back."""
-        async with self._places:
-            if self._mood.leaving.is_set():
-                raise Leave
-            await self._pace.turn()
-            yield
+    async def _turn(self) -> None:
+        """Wait until the pace lets one more request go, unless the lane comes back."""
+        if self._mood.leaving.is_set():
+            raise Leave
+        await self._pace.turn()
 
     async def _may_send(self, run_id: str) -> None:
         """Look right before something is sent: it may have waited for its turn for minutes."""

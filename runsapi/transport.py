@@ -18,6 +18,7 @@ import httpx
 
 from runsapi.answers import Response, envelope, parsed
 from runsapi.bodies import ACCEPT_ENCODING, MAX_ANSWER_BYTES, Bodies, bare_url
+from runsapi.clients import Clients
 from runsapi.credentials import AZURE_SCOPE, AzureKey, Credentials
 from runsapi.errors import (
     APIConnectionError,
@@ -100,11 +101,7 @@ class Transport:
         self.turns = Turns(max_concurrency=max_concurrency, rps=rps)
         self._bodies = Bodies()
         self._on_exchange = on_exchange
-        self._own_client = http_client is None
-        # Who calls bounds how much runs at once: httpx's own limit of a hundred connections would
-        # let a hundred slow polls hold up a cancel.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-        self._client = http_client or httpx.AsyncClient(limits=limits)
+        self._clients = Clients(http_client)
 
     @property
     def query_names(self) -> frozenset[str]:
@@ -113,8 +110,7 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close what was opened here; a client that was handed in stays open."""
-        if self._own_client:
-            await self._client.aclose()
+        await self._clients.aclose()
         if self._own_key is not None:
             await self._own_key.aclose()
 
@@ -208,8 +204,9 @@ class Transport:
             limit = asyncio.timeout(timeout)
             sent = _Sent(options)
             try:
-                async with limit:
-                    yield await self._send(asked, timeout, turn, sent), sent
+                with self._clients.one() as client:
+                    async with limit:
+                        yield await self._send(client, asked, timeout, turn, sent), sent
             except TimeoutError:
                 if not limit.expired():
                     raise
@@ -220,12 +217,17 @@ class Transport:
                 ) from None
 
     async def _send(
-        self, asked: "_Asked", timeout: float | None, turn: Turn, sent: "_Sent"
+        self,
+        client: httpx.AsyncClient,
+        asked: "_Asked",
+        timeout: float | None,
+        turn: Turn,
+        sent: "_Sent",
     ) -> httpx.Response:
         url = f"{self.url}{asked.path}"
         query = _merged([*asked.query, *self._query], asked.options.get("extra_query"))
         headers, key = await self._headers(asked)
-        request = self._client.build_request(
+        request = client.build_request(
             asked.method,
             httpx.URL(url, params=query),
             content=asked.content,
@@ -237,7 +239,7 @@ class Transport:
             await asked.options["before_send"]()
         sent.now()
         try:
-            response = await self._client.send(request, stream=True, follow_redirects=False, **auth)
+            response = await client.send(request, stream=True, follow_redirects=False, **auth)
         except httpx.RequestError as error:
             raise self.connection_error(error, url) from None
         if response.status_code >= 300:
