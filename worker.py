@@ -25,6 +25,7 @@ from activities.decision import NoKeys, Verifier
 from activities.decisions import DecisionActivities
 from activities.notify import NotifyActivities
 from activities.runs import RunActivities
+from activities.schedule import ScheduleActivities
 from activities.tool_calls import ToolActivities
 from activities.tools import Toolbox
 from ledger import Ledger
@@ -50,6 +51,7 @@ from runlane.webhooks import receivers
 from workflows.batch import BatchWorkflow
 from workflows.left_notices import NoticesWorkflow
 from workflows.run import RunWorkflow
+from workflows.scheduled import ScheduledWorkflow
 from workflows.task_queues import (
     batch_task_queue,
     notify_task_queue,
@@ -57,7 +59,7 @@ from workflows.task_queues import (
     tools_task_queue,
 )
 
-WORKFLOWS: Sequence[type] = (RunWorkflow, NoticesWorkflow, BatchWorkflow)
+WORKFLOWS: Sequence[type] = (RunWorkflow, NoticesWorkflow, BatchWorkflow, ScheduledWorkflow)
 
 MAX_EFFECTS = 1000
 """Creates, submits, cancels and updates that one worker runs at a time, and checks of calls and
@@ -93,6 +95,7 @@ def build_workers(
     verifier: Verifier | None = None,
     notify: NotifyActivities | None = None,
     batches: BatchActivities | None = None,
+    schedules: ScheduleActivities | None = None,
     max_cached_workflows: int = MAX_CACHED_WORKFLOWS,
     deployment: WorkerDeploymentConfig | None = None,
 ) -> list[Worker]:
@@ -111,6 +114,7 @@ def build_workers(
         verifier: Knows the keys of decisions; without one none counts.
         notify: None where this process has no webhooks: it leaves notices to those that have.
         batches: None where this process drives none.
+        schedules: None where it starts none.
         max_cached_workflows: Runs kept in memory.
         deployment: For versioned workers.
     """
@@ -130,6 +134,8 @@ def build_workers(
 
     if batches is not None:
         effects += [batches.look, batches.record]
+    if schedules is not None:
+        effects.append(schedules.thread)
 
     def beside(
         queue: str,
@@ -243,6 +249,7 @@ async def run(
             batches=BatchActivities(
                 upstream, ledger, PromotedRuns(client, ledger, settings.task_queue)
             ),
+            schedules=ScheduleActivities(upstream),
             deployment=deployment(settings),
         )
         serving = [asyncio.create_task(worker.run()) for worker in workers]

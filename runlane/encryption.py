@@ -9,6 +9,7 @@ import copy
 import hashlib
 import hmac
 import os
+import re
 from collections.abc import Sequence
 from typing import Self
 
@@ -28,6 +29,7 @@ from runlane import key_file
 from runlane.errors import CannotDecrypt
 from runlane.payload_store import PAYLOAD_SIZE_THRESHOLD
 from runlane.settings import EncryptionKey
+from workflows.scheduled_contract import ID_PREFIX
 
 # All of these stand in histories: renaming one strands what was sealed under it.
 ENCODING = b"binary/encrypted"
@@ -36,6 +38,7 @@ RUN = "runlane-run"
 _PURPOSE = b"runlane payload 1"
 
 _NONCE_BYTES = 12
+_START_ID = re.compile(rf"({ID_PREFIX}.+)-\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.DOTALL)
 
 
 class EncryptionCodec(PayloadCodec, WithSerializationContext):
@@ -105,8 +108,9 @@ class EncryptionCodec(PayloadCodec, WithSerializationContext):
         if cipher is None:
             raise unknown_key(key_id, self.key_ids)
         run = payload.metadata.get(RUN, b"")
-        if run and self._run is not None and run != self._run.encode():
-            text = f"a payload of {run.decode(errors='replace')} stands in {self._run}: refused."
+        here = self._run
+        if run and here is not None and _owner(run.decode(errors="replace")) != _owner(here):
+            text = f"a payload of {run.decode(errors='replace')} stands in {here}: refused."
             raise CannotDecrypt(key_id, text)
         nonce, sealed = payload.data[:_NONCE_BYTES], payload.data[_NONCE_BYTES:]
         try:
@@ -141,6 +145,16 @@ def is_sealed(payload: Payload) -> bool:
 def sealed_by(payload: Payload) -> str:
     """Return the id of the key that sealed the payload."""
     return payload.metadata.get(KEY_ID, b"").decode(errors="replace")
+
+
+def _owner(workflow_id: str) -> str:
+    """Return to whom a workflow's payloads belong: those of a schedule's starts to the schedule.
+
+    Their input was sealed before there was any of them, and Temporal hands what came of one on to
+    the next.
+    """
+    match = _START_ID.fullmatch(workflow_id)
+    return workflow_id if match is None else match[1]
 
 
 def _associated(key_id: bytes, run: bytes) -> bytes:

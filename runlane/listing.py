@@ -18,9 +18,10 @@ from runlane import search_attributes
 from runlane.errors import InvalidRequest, RunNotFound
 from runlane.requests import check_thread_id
 from runlane.rpc import explained, is_namespace_missing
-from runlane.visibility import ENDED_IN_TEMPORAL, created_at, created_attribute, listed_view
+from runlane.visibility import ENDED_IN_TEMPORAL, created_at, listed_view
 from runsapi import Run, RunStatus
 from workflows.contract import WORKFLOW, BlockedKind, RunView
+from workflows.shown import created_attribute
 
 MAX_LIMIT = 100
 """Runs on one page, as in the protocol."""

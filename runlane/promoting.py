@@ -24,7 +24,6 @@ from activities.run_records import RunRecords
 from ledger import Ledger
 from runlane import messages, reading, search_attributes
 from runlane.errors import RunlaneError, RunNotFound
-from runlane.visibility import first_attributes
 from workflows import attempts, polling, progress
 from workflows.batch_contract import LOOK_SIGNAL
 from workflows.contract import (
@@ -35,7 +34,7 @@ from workflows.contract import (
     RunOptions,
     RunRequest,
 )
-from workflows.shown import memo
+from workflows.shown import first_attributes, memo
 from workflows.state import RunInput, RunState
 from workflows.view import shown_status
 

@@ -11,15 +11,15 @@ from temporalio.api.operatorservice.v1 import (
     ListSearchAttributesRequest,
 )
 from temporalio.client import Client
-from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError, RPCStatusCode
 
-STATUS = SearchAttributeKey.for_keyword("RunlaneStatus")
-THREAD = SearchAttributeKey.for_keyword("RunlaneThread")
-ASSISTANT = SearchAttributeKey.for_keyword("RunlaneAssistant")
-CREATED = SearchAttributeKey.for_datetime("RunlaneCreated")
-BLOCKED = SearchAttributeKey.for_keyword("RunlaneBlocked")
-OWNER = SearchAttributeKey.for_keyword("RunlaneOwner")
+# They are had from here.
+from workflows.shown import ASSISTANT as ASSISTANT  # noqa: PLC0414 - the import says so
+from workflows.shown import BLOCKED as BLOCKED  # noqa: PLC0414 - likewise
+from workflows.shown import CREATED as CREATED  # noqa: PLC0414 - likewise
+from workflows.shown import OWNER as OWNER  # noqa: PLC0414 - likewise
+from workflows.shown import STATUS as STATUS  # noqa: PLC0414 - likewise
+from workflows.shown import THREAD as THREAD  # noqa: PLC0414 - likewise
 
 TYPES: Mapping[str, str] = {
     STATUS.name: "Keyword",

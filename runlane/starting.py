@@ -9,8 +9,9 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from runlane import key_check, reading
 from runlane.errors import KeyReused, StartUncertain, TemporalUnreachable
 from runlane.rpc import explained
-from runlane.visibility import first_attributes, request_memo
+from runlane.visibility import request_memo
 from workflows.contract import REQUEST_MEMO, WORKFLOW, RunRequest
+from workflows.shown import first_attributes
 from workflows.state import RunInput
 
 _TIMEOUT = timedelta(seconds=15)

@@ -4,11 +4,9 @@ Lists are made of nothing else, and so is a run while no worker answers.
 """
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from runlane import search_attributes
 from runlane.errors import CannotDecrypt
@@ -22,7 +20,6 @@ from workflows.contract import (
     PendingCall,
     RequestMemo,
     RunlaneView,
-    RunRequest,
     RunView,
     UnreadableView,
 )
@@ -144,28 +141,6 @@ def created_at(execution: WorkflowExecution, memo: RequestMemo | None = None) ->
     if moment is not None:
         return moment.timestamp()
     return execution.start_time.timestamp() if memo is None else memo.created_at
-
-
-def first_attributes(request: RunRequest) -> TypedSearchAttributes:
-    """Return the search attributes with which a run starts."""
-    pairs: list[SearchAttributePair[Any]] = [
-        SearchAttributePair(search_attributes.STATUS, str(RunStatus.QUEUED)),
-        SearchAttributePair(search_attributes.THREAD, request.thread_id),
-        SearchAttributePair(search_attributes.ASSISTANT, request.params["assistant_id"]),
-        SearchAttributePair(search_attributes.CREATED, created_attribute(request.created_at)),
-    ]
-    if request.owner:
-        pairs.append(SearchAttributePair(search_attributes.OWNER, request.owner))
-    return TypedSearchAttributes(pairs)
-
-
-def created_attribute(seconds: float) -> datetime:
-    """Return a creation time as the search attribute holds it.
-
-    SQLite keeps milliseconds and others microseconds; a finer time would compare differently from
-    server to server, and pages would lose or repeat runs.
-    """
-    return datetime.fromtimestamp(round(seconds, 3), UTC)
 
 
 def ended_message(execution: WorkflowExecution, upstream_run_id: str | None) -> str:

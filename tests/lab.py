@@ -26,6 +26,7 @@ from activities.batch import BatchActivities
 from activities.decision import Verifier
 from activities.notify import NotifyActivities
 from activities.runs import RunActivities
+from activities.schedule import ScheduleActivities
 from activities.tools import Toolbox
 from ledger import Ledger
 from runlane.promoting import PromotedRuns
@@ -115,6 +116,7 @@ class Lab:
                     batches=BatchActivities(
                         upstream, ledger, PromotedRuns(client, ledger, self.task_queue)
                     ),
+                    schedules=ScheduleActivities(upstream),
                     max_cached_workflows=max_cached_workflows,
                 )
             ]

@@ -5,19 +5,25 @@ nothing is written that a reader can tell from the status.
 """
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import SearchAttributeKey
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 
 with workflow.unsafe.imports_passed_through():
     import workflows.asks as asks
+    from runsapi import RunStatus
     from workflows.contract import PENDING_MEMO, REQUEST_MEMO, RunRequest
     from workflows.state import RunState
     from workflows.view import pending_memo, shown_status
 
 STATUS = SearchAttributeKey.for_keyword("RunlaneStatus")
+THREAD = SearchAttributeKey.for_keyword("RunlaneThread")
+ASSISTANT = SearchAttributeKey.for_keyword("RunlaneAssistant")
+CREATED = SearchAttributeKey.for_datetime("RunlaneCreated")
 BLOCKED = SearchAttributeKey.for_keyword("RunlaneBlocked")
+OWNER = SearchAttributeKey.for_keyword("RunlaneOwner")
 
 
 class Shown:
@@ -60,6 +66,28 @@ def memo(request: RunRequest, state: RunState) -> dict[str, Any]:
         REQUEST_MEMO: request.memo(state.metadata),
         PENDING_MEMO: pending_memo(state),
     }
+
+
+def first_attributes(request: RunRequest) -> TypedSearchAttributes:
+    """Return the search attributes with which a run starts."""
+    pairs: list[SearchAttributePair[Any]] = [
+        SearchAttributePair(STATUS, str(RunStatus.QUEUED)),
+        SearchAttributePair(THREAD, request.thread_id),
+        SearchAttributePair(ASSISTANT, request.params["assistant_id"]),
+        SearchAttributePair(CREATED, created_attribute(request.created_at)),
+    ]
+    if request.owner:
+        pairs.append(SearchAttributePair(OWNER, request.owner))
+    return TypedSearchAttributes(pairs)
+
+
+def created_attribute(seconds: float) -> datetime:
+    """Return a creation time as the search attribute holds it.
+
+    SQLite keeps milliseconds and others microseconds; a finer time would compare differently from
+    server to server, and pages would lose or repeat runs.
+    """
+    return datetime.fromtimestamp(round(seconds, 3), UTC)
 
 
 def _status(state: RunState) -> str:

@@ -17,9 +17,9 @@ from runlane.errors import RunNotFound
 from runlane.listing import ListQuery, RunPage, fetch_page
 from runlane.settings import EncryptionKey, Settings
 from runlane.temporal import connect
-from runlane.visibility import created_attribute
 from tests.lab import eventually
 from workflows.contract import PENDING_MEMO, REQUEST_MEMO, WORKFLOW, PendingCall, RequestMemo
+from workflows.shown import created_attribute
 
 KEY = bytes(range(32))
 

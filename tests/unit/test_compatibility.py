@@ -12,9 +12,9 @@ from pydantic_core import to_jsonable_python
 
 from activities import batch_contract as lanes
 from activities import contract as effects
-from activities import decision, decisions, notify, tools
+from activities import decision, decisions, notify, schedule, tools
 from runsapi import Run
-from workflows import approval, batch_contract, contract, notice, state
+from workflows import approval, batch_contract, contract, notice, scheduled_contract, state
 
 CALL = {"id": "c", "type": "function", "function": {"name": "pay", "arguments": "{}"}}
 RUN = {
@@ -39,7 +39,7 @@ RUN = {
 }
 MODULES = (
     contract, state, approval, notice, effects, tools, decision, decisions, notify, lanes,
-    batch_contract,
+    batch_contract, schedule, scheduled_contract,
 )  # fmt: skip
 LATER = "a_field_of_a_later_release"
 
@@ -93,6 +93,7 @@ REQUIRED = {
     "LeftNotices": ["notices"],
     "LookInput": ["batch_id"],
     "Looked": ["status"],
+    "MadeThread": ["thread_id"],
     "MetadataUpdate": [],
     "Notice": [
         "id", "event", "at", "run_id", "tool_call_id", "tool", "since", "arguments_digest",
@@ -118,6 +119,8 @@ REQUIRED = {
     "RunView": ["run", "runlane"],
     "RunlaneView": [],
     "RunningTool": ["tool_call_id", "name", "begun_at"],
+    "ScheduledInput": ["schedule", "params"],
+    "ScheduledResult": ["run_id"],
     "StandingApproval": ["decision", "tool", "rule"],
     "StoppedView": ["scope", "target", "by", "reason", "since_at"],
     "SubmitInput": ["target", "tool_outputs"],

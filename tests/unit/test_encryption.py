@@ -173,6 +173,19 @@ async def test_a_payload_of_another_run_is_refused() -> None:
     assert [PLAIN] == await EncryptionCodec([NEW]).decode([found])
 
 
+async def test_the_starts_of_a_schedule_share_their_payloads() -> None:
+    """Their input is sealed with the schedule, and one's result is handed to the next; no more."""
+    first, second = (f"schedule_tidy-2026-11-{day}T02:00:00Z" for day in (29, 30))
+
+    assert [PLAIN] == await of(second, NEW).decode([await sealed(PLAIN, "schedule_tidy", NEW)])
+    assert [PLAIN] == await of(second, NEW).decode([await sealed(PLAIN, first, NEW)])
+    for other in ("schedule_tid", "schedule_tidy-2026", "run_1", "run_1-2026-11-29T02:00:00Z"):
+        with pytest.raises(CannotDecrypt, match="refused"):
+            await of(second, NEW).decode([await sealed(PLAIN, other, NEW)])
+    with pytest.raises(CannotDecrypt, match="refused"):
+        await of("run_1", NEW).decode([await sealed(PLAIN, "run_1-2026-11-29T02:00:00Z", NEW)])
+
+
 async def test_activities_share_their_runs_payloads() -> None:
     """What the workflow seals for an activity is opened there, and the other way round."""
     context = ActivitySerializationContext(

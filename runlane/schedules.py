@@ -1,0 +1,349 @@
+"""Schedules: runs that Temporal starts by the clock.
+
+A schedule is Temporal's own. Each start is a `Scheduled` workflow, whose one child is the run; the
+run's id follows from the schedule's name and the scheduled time.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionExecutionStartWorkflow,
+    ScheduleActionResult,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleDescription,
+    ScheduleInfo,
+    ScheduleListActionStartWorkflow,
+    ScheduleListDescription,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleState,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from runlane import key_check, reading
+from runlane.errors import CannotDecrypt, InvalidRequest, NotFound, Refused, RunNotFound
+from runlane.rpc import explained, is_namespace_missing
+from runlane.scheduling import OVERLAPS, Wanted, check_name, zone
+from workflows.scheduled_contract import (
+    ID_PREFIX,
+    SCHEDULED_WORKFLOW,
+    ScheduledInput,
+    scheduled_run_id,
+)
+
+_MEMO = "runlane"
+_TIMEOUT = timedelta(seconds=15)
+_SEEN_WITHIN = 10.0
+_LOOK_SECONDS = 0.2
+
+
+class ScheduleNotFound(NotFound):
+    """There is no schedule of this name, or it isn't Runlane's."""
+
+    code = "schedule_not_found"
+
+
+class _Memo(BaseModel):
+    """What stands beside a schedule: Temporal keeps no cron expression as it was typed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    cron: list[str]
+    timezone: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """One start of a schedule."""
+
+    run_id: str
+    scheduled_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A schedule as Temporal has it; its times are in the schedule's own zone."""
+
+    name: str
+    cron: tuple[str, ...]
+    """Empty in a list where this process lacks the key that shows it; the zone is UTC then."""
+    timezone: str
+    paused: bool
+    note: str | None
+    """The reason of the pause."""
+    next: tuple[datetime, ...]
+    """At most ten; of a paused schedule those that it would begin."""
+    recent: tuple[Start, ...]
+    """The latest starts, the oldest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described(Known):
+    """A schedule with all that is known of it."""
+
+    overlap: str
+    catchup_window: timedelta
+    skipped: int
+    """Starts that were left out, because the run of an earlier one went on."""
+    missed: int
+    """Starts that were older than the catch-up window when Temporal came back."""
+    request: ScheduledInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Triggered:
+    """What came of a trigger."""
+
+    run_id: str | None
+    """None: nothing was started; as `skipped` says, or it waits for the end of the run before."""
+    begun: bool = False
+    """Whether there is the run by now. It takes a worker; for a new thread, the upstream too."""
+    skipped: bool = False
+    """The run of an earlier start goes on, and the schedule's overlap lets no other begin."""
+
+
+class Schedules:
+    """The schedules of one namespace."""
+
+    def __init__(self, client: Client, task_queue: str) -> None:
+        """Share a connection.
+
+        Args:
+            client: it must convert data as `runlane.temporal.data_converter` does.
+            task_queue: whose workers start and drive the runs.
+        """
+        self._client = client
+        self._task_queue = task_queue
+
+    async def create(self, wanted: Wanted, *, paused: bool = False) -> Described:
+        """Make a schedule; the same again is the one that there is.
+
+        Raises:
+            InvalidRequest: something can't be used; nothing was made.
+            Refused: the name belongs to another schedule.
+            TemporalUnreachable: Temporal doesn't answer; the same call again does no harm.
+            CannotDecrypt: the queue's runs are encrypted, and this client has no key.
+        """
+        request = wanted.request()
+        memo = _Memo(cron=list(wanted.cron), timezone=wanted.timezone, digest=wanted.digest())
+        await key_check.check_client(self._client, self._task_queue)
+        schedule = Schedule(
+            action=ScheduleActionStartWorkflow(
+                SCHEDULED_WORKFLOW,
+                request,
+                id=ID_PREFIX + wanted.name,
+                task_queue=self._task_queue,
+            ),
+            spec=ScheduleSpec(cron_expressions=list(wanted.cron), time_zone_name=wanted.timezone),
+            policy=SchedulePolicy(
+                overlap=OVERLAPS[wanted.overlap], catchup_window=wanted.catchup_window
+            ),
+            state=ScheduleState(paused=paused),
+        )
+        with explained(self._client):
+            try:
+                await self._client.create_schedule(
+                    wanted.name, schedule, memo={_MEMO: memo}, rpc_timeout=_TIMEOUT
+                )
+            except ScheduleAlreadyRunningError:
+                await self._compare(wanted.name, memo.digest)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                    raise
+                text = f"Temporal refuses the schedule: {error.message}."
+                raise InvalidRequest(text, param="--cron") from None
+        return await self.find(wanted.name)
+
+    async def find(self, name: str) -> Described:
+        """Return a schedule.
+
+        Raises:
+            ScheduleNotFound: there is none.
+            CannotDecrypt: this client lacks the key with which it was made.
+        """
+        with explained(self._client):
+            found, action = await self._described(name)
+            memo = await found.memo_value(_MEMO, type_hint=_Memo)
+            [request] = await self._client.data_converter.decode(action.args, [ScheduledInput])
+        policy, state, info = found.schedule.policy, found.schedule.state, found.info
+        return Described(
+            name=name,
+            cron=tuple(memo.cron),
+            timezone=memo.timezone,
+            paused=state.paused,
+            note=state.note,
+            next=_in_zone(info.next_action_times, memo.timezone),
+            recent=_starts(name, info.recent_actions, memo.timezone),
+            overlap=next(word for word, each in OVERLAPS.items() if each == policy.overlap),
+            catchup_window=policy.catchup_window,
+            skipped=info.num_actions_skipped_overlap,
+            missed=info.num_actions_missed_catchup_window,
+            request=request,
+        )
+
+    async def list(self) -> AsyncIterator[Known]:
+        """Yield the schedules of Runlane's in this namespace. A new one may come seconds late."""
+        with explained(self._client):
+            async for each in await self._client.list_schedules():
+                action = None if each.schedule is None else each.schedule.action
+                if (
+                    isinstance(action, ScheduleListActionStartWorkflow)
+                    and action.workflow == SCHEDULED_WORKFLOW
+                ):
+                    yield await _listed(each)
+
+    async def pause(self, name: str, reason: str) -> Described:
+        """Let the clock start nothing; a trigger still does.
+
+        Raises:
+            ScheduleNotFound: there is none.
+        """
+        with explained(self._client):
+            await self._described(name)
+            handle = self._client.get_schedule_handle(name)
+            await handle.pause(note=reason, rpc_timeout=_TIMEOUT)
+        return await self.find(name)
+
+    async def resume(self, name: str) -> Described:
+        """Let the clock start runs again. What it missed meanwhile isn't made up for.
+
+        Raises:
+            ScheduleNotFound: there is none.
+        """
+        with explained(self._client):
+            await self._described(name)
+            handle = self._client.get_schedule_handle(name)
+            await handle.unpause(note="", rpc_timeout=_TIMEOUT)
+        return await self.find(name)
+
+    async def trigger(self, name: str) -> Triggered:
+        """Start a run now, as the schedule would: its overlap counts.
+
+        Raises:
+            ScheduleNotFound: there is none.
+            TemporalUnreachable: nobody knows whether it was triggered; look before trying again.
+        """
+        with explained(self._client):
+            before = (await self._described(name))[0].info
+            handle = self._client.get_schedule_handle(name)
+            await handle.trigger(rpc_timeout=_TIMEOUT)
+            until = time.monotonic() + _SEEN_WITHIN
+            while time.monotonic() < until:
+                info = (await self._described(name))[0].info
+                if new := _new(before, info):
+                    run_id = _run_id(name, new[0])
+                    return Triggered(run_id=run_id, begun=await self._begun(run_id, until))
+                if info.num_actions_skipped_overlap > before.num_actions_skipped_overlap:
+                    return Triggered(run_id=None, skipped=True)
+                await asyncio.sleep(_LOOK_SECONDS)
+        return Triggered(run_id=None)
+
+    async def delete(self, name: str) -> None:
+        """Delete a schedule. Runs that it has started go on.
+
+        Raises:
+            ScheduleNotFound: there is none.
+        """
+        with explained(self._client):
+            await self._described(name)
+            await self._client.get_schedule_handle(name).delete(rpc_timeout=_TIMEOUT)
+
+    async def _described(
+        self, name: str
+    ) -> tuple[ScheduleDescription, ScheduleActionStartWorkflow]:
+        """Return what Temporal says of a schedule of ours; of others' nothing is done."""
+        check_name(name)
+        try:
+            found = await self._client.get_schedule_handle(name).describe(rpc_timeout=_TIMEOUT)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND or is_namespace_missing(error):
+                raise
+            raise _absent(name) from None
+        action = found.schedule.action
+        if (
+            isinstance(action, ScheduleActionStartWorkflow)
+            and action.workflow == SCHEDULED_WORKFLOW
+        ):
+            return found, action
+        raise _absent(name)
+
+    async def _begun(self, run_id: str, until: float) -> bool:
+        while True:
+            try:
+                await reading.describe(self._client, run_id)
+            except RunNotFound:
+                if time.monotonic() > until:
+                    return False
+                await asyncio.sleep(_LOOK_SECONDS)
+            else:
+                return True
+
+    async def _compare(self, name: str, digest: str) -> None:
+        try:
+            found, _ = await self._described(name)
+            memo = await found.memo_value(_MEMO, type_hint=_Memo)
+            same = memo.digest == digest
+        except ScheduleNotFound:
+            # Somebody else's, of the same name.
+            same = False
+        if not same:
+            text = f"There is another schedule {name!r}. Delete it first, or take another name."
+            raise Refused(text, param="NAME", code="schedule_exists")
+
+
+async def _listed(found: ScheduleListDescription) -> Known:
+    cron, timezone = tuple[str, ...](), "UTC"
+    try:
+        memo = await found.memo_value(_MEMO, type_hint=_Memo)
+        cron, timezone = tuple(memo.cron), memo.timezone
+    except CannotDecrypt:
+        # One such schedule must not keep the list from being read.
+        pass
+    state = None if found.schedule is None else found.schedule.state
+    info = found.info
+    return Known(
+        name=found.id,
+        cron=cron,
+        timezone=timezone,
+        paused=state is not None and state.paused,
+        note=None if state is None else state.note,
+        next=() if info is None else _in_zone(info.next_action_times, timezone),
+        recent=() if info is None else _starts(found.id, info.recent_actions, timezone),
+    )
+
+
+def _in_zone(times: Sequence[datetime], timezone: str) -> tuple[datetime, ...]:
+    return tuple(each.astimezone(zone(timezone)) for each in times)
+
+
+def _starts(name: str, actions: Sequence[ScheduleActionResult], timezone: str) -> tuple[Start, ...]:
+    return tuple(
+        Start(run_id=_run_id(name, each), scheduled_at=each.scheduled_at.astimezone(zone(timezone)))
+        for each in actions
+    )
+
+
+def _new(before: ScheduleInfo, now: ScheduleInfo) -> list[ScheduleActionResult]:
+    earliest = datetime.min.replace(tzinfo=UTC)
+    last = max((each.started_at for each in before.recent_actions), default=earliest)
+    return [each for each in now.recent_actions if each.started_at > last]
+
+
+def _run_id(name: str, each: ScheduleActionResult) -> str:
+    assert isinstance(each.action, ScheduleActionExecutionStartWorkflow)
+    return scheduled_run_id(name, each.action.workflow_id)
+
+
+def _absent(name: str) -> ScheduleNotFound:
+    return ScheduleNotFound(
+        f"There is no schedule {name!r}. See  runlane schedule list", param="NAME"
+    )
