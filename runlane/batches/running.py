@@ -261,15 +261,31 @@ class Batches:
         await self._tell(batch, LOOK_SIGNAL)
         return found
 
-    async def resume(self, batch: BatchRecord, by: str) -> BatchRecord:
+    async def resume(
+        self, batch: BatchRecord, by: str, *, token_limit: int | None = None
+    ) -> BatchRecord:
         """Let a batch go on; return it as it stands.
 
+        Args:
+            batch: which.
+            by: the person.
+            token_limit: from now on, with what is used already; None: as it was.
+
         Raises:
+            InvalidRequest: the limit lets nothing begin.
             Refused: it has ended.
         """
         _refuse_ended(batch)
-        at = datetime.now(UTC)
-        event = trail.control(what="resume", scope=_scope(batch), by=by, reason=None, at=at)
+        facts = None if token_limit is None else {"token_limit": token_limit}
+        if token_limit is not None:
+            if token_limit <= batch.tokens_used:
+                text = f"--max-tokens must be more than the {batch.tokens_used:,} that are used."
+                raise InvalidRequest(text, param="--max-tokens")
+            await self._ledger.batches.set_token_limit(batch.id, token_limit)
+        at, scope = datetime.now(UTC), _scope(batch)
+        event = trail.control(
+            what="resume", scope=scope, by=by, reason=None, at=at, facts=facts
+        )  # fmt: skip
         found = await self._ledger.batches.resume(batch.id, [event])
         await self._tell(batch, RESUME_SIGNAL)
         return found

@@ -87,13 +87,21 @@ def _pause(
     batches.perform(work)
 
 
-def _resume(batch: _Batch, json: Json = False) -> None:
+def _resume(
+    batch: _Batch,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", metavar="N", help="A new budget, with what is used already."),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Let a batch go on, whatever it was paused for."""
 
     async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
         from runlane.person import person  # noqa: PLC0415
 
-        found = await known.resume(await known.find(batch), person(client.settings))
+        found = await known.find(batch)
+        found = await known.resume(found, person(client.settings), token_limit=max_tokens)
         _show(await _standing(ledger, found))
         return int(ExitCode.DONE)
 

@@ -4,9 +4,12 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from ledger.batch_item import ItemState
 from ledger.stops import TRAIL
 from runlane.batches.running import Batches
+from runlane.errors import InvalidRequest
 from tests.batches import Batch, new_threads
 from tests.lab import Lab
 from tests.lines import record
@@ -78,10 +81,16 @@ async def test_a_budget_that_is_used_up_pauses_and_says_so(lab: Lab) -> None:
     assert paused == "budget: its 1 tokens are used up"
     assert 2 == counts.by_state[ItemState.COMPLETED]
     assert [("pause", "runlane", paused)] == await told(lab, batch.id)
-    await lab.ledger.batches.set_token_limit(batch.id, None)
-    await Batches(lab.client, lab.task_queue, lab.ledger).resume(await batch.record(), "ann")
+    known, used = (
+        Batches(lab.client, lab.task_queue, lab.ledger),
+        (await batch.record()).tokens_used,
+    )
+    with pytest.raises(InvalidRequest, match=f"--max-tokens must be more than the {used:,} "):
+        await known.resume(await batch.record(), "ann", token_limit=used)
+    await known.resume(await batch.record(), "ann", token_limit=1_000_000)
     assert "completed" == await batch.ended()
     assert 6 == len(await batch.results())
+    assert ("resume", "ann", None) == (await told(lab, batch.id))[-1]
 
 
 async def test_who_began_it_stands_there_once(lab: Lab) -> None:

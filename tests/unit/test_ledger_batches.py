@@ -169,6 +169,18 @@ async def test_counts_tell_where_items_stand_and_what_they_used(ledger: Ledger) 
     assert 0 == (await ledger.batches.counts(batch_id("", "none"))).total
 
 
+async def test_a_budget_may_be_changed(ledger: Ledger) -> None:
+    """To more, to less, to none; a pause is left as it is."""
+    await begun(ledger, token_limit=5)
+    await ledger.batches.pause(BATCH, "budget", "ann", NOON)
+
+    for limit in (9, None, 3):
+        changed = await ledger.batches.set_token_limit(BATCH, limit)
+        assert (limit, NOON) == (changed.token_limit, changed.paused_at)
+    with pytest.raises(LedgerRefused, match="token_limit must be at least 1"):
+        await ledger.batches.set_token_limit(BATCH, 0)
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
@@ -197,6 +209,7 @@ async def test_a_batch_that_is_not_there(ledger: Ledger) -> None:
         ledger.batches.set_status(BATCH, BatchStatus.FAILED, NOON),
         ledger.batches.pause(BATCH, "why", "ann", NOON),
         ledger.batches.resume(BATCH),
+        ledger.batches.set_token_limit(BATCH, 1),
         ledger.batch_items.take_lane(BATCH, 0, "x"),
         ledger.batch_items.retry_failed(BATCH),
     ):
