@@ -12,9 +12,17 @@ from temporalio.exceptions import ApplicationError
 
 from activities import trail
 from activities.attached import hand_over
-from activities.batch_contract import LaneDone, LaneInput, Looked, LookInput, RecordInput
+from activities.batch_contract import (
+    CheckInput,
+    LaneDone,
+    LaneInput,
+    Looked,
+    LookInput,
+    RecordInput,
+)
 from activities.batch_outcomes import given_up, of_body
 from activities.heartbeat import POLL_BEAT, heartbeating
+from activities.intake import Intake
 from activities.lane_journal import EpochOver
 from activities.lanes import BY, Lane
 from activities.promotion import Promotions
@@ -40,12 +48,23 @@ class BatchActivities:
         upstream: the connection; its client makes no retries of its own.
         ledger: where the batches stand.
         promotions: starts runs for items that wait for somebody, and knows how they ended.
+        intake: reads the items of batches whose input is a stored file.
     """
 
-    def __init__(self, upstream: Assistants, ledger: Ledger, promotions: Promotions) -> None:
+    def __init__(
+        self, upstream: Assistants, ledger: Ledger, promotions: Promotions, intake: Intake
+    ) -> None:
         self._upstream = upstream
         self._ledger = ledger
         self._promotions = promotions
+        self._intake = intake
+
+    @activity.defn(name="batch.check")
+    async def check(self, input: CheckInput) -> None:
+        """Read the items from the batch's file, once all its lines are found good."""
+        async with heartbeating():
+            with trail.waiting_for_ledger():
+                await self._intake.take(await self._find(input.batch_id))
 
     @activity.defn(name="batch.lane")
     async def lane(self, input: LaneInput) -> LaneDone:

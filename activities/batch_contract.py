@@ -43,6 +43,12 @@ class BatchOptions(_Model):
     """The person, whom a tool's rule may let not approve."""
 
 
+class CheckInput(_Model):
+    """Input of `batch.check`."""
+
+    batch_id: str
+
+
 class LaneInput(_Model):
     """Input of `batch.lane`."""
 

@@ -5,22 +5,24 @@ any line here, finds out by the stamp what became of it, and sends it again only
 """
 
 import asyncio
+import logging
 import time
 from datetime import UTC, datetime
 
 from activities.batch_contract import BatchItem, BatchOptions, LaneInput
 from activities.batch_outcomes import given_up, of_run
 from activities.lane_failures import PauseBatch, Refused, Trouble
-from activities.lane_journal import Journal
+from activities.lane_journal import EpochOver, Journal
 from activities.lane_requests import Leave, Mood, Requests
 from activities.lane_work import Work, run_id
 from activities.paces import Pace
 from activities.polling import poll_interval
 from activities.promotion import Promotions, ToPromote
+from ledger import LedgerRefused
 from ledger.batch_item import CREATE_UNCERTAIN, Item, ItemOutcome, ItemState
 from ledger.batch_record import BatchRecord
 from ledger.batch_writes import Intend, MadeRun, MadeThread, Promote, PutBack, Settle
-from runsapi import TERMINAL, Assistants, Run, RunStatus, poll_after_ms
+from runsapi import TERMINAL, Assistants, InvalidParameter, Run, RunStatus, poll_after_ms
 
 MAX_ATTEMPTS = 4
 """Upstream runs of an item that expire, each in the place of the one before."""
@@ -32,6 +34,8 @@ NOT_FOUND_FOR = 600.0
 _BETWEEN_PROMOTIONS = 1.0
 _LONGEST_WAIT = 60.0
 _LONGEST_BETWEEN_LOOKS = 10.0
+_logger = logging.getLogger("runlane.batches")
+
 _GIVEN_UP = "Given up after as many tries as the batch allows"
 
 
@@ -82,6 +86,9 @@ class Items:
             await self._settle(work, _refusal(refused))
         except Trouble as trouble:
             await self._put_back(work, trouble, since=began)
+        except (InvalidParameter, LedgerRefused) as error:
+            # Neither text holds contents.
+            await self._settle(work, _refusal(Refused("invalid_prompt", str(error))))
         except PauseBatch:
             # Nothing is known against the item itself. One that has its run stays begun: it is
             # followed to its end, whatever happens to those that wait.
@@ -91,9 +98,17 @@ class Items:
                 PutBack(index=item.index, not_before=None, error_kind=None, tries=item.tries)
             )
             raise
+        except (EpochOver, Leave):
+            raise
+        except Exception as error:
+            # A mistake of ours, with this item: no other is to wait for it.
+            _logger.exception("Line %d of %s failed here", item.index, self._batch.id)
+            mistake = Trouble("internal_error", type(error).__name__)
+            await self._put_back(work, mistake, since=began)
 
     async def _drive(self, work: Work) -> None:
         item = work.item
+        work.read()
         if item.upstream_run_id is not None:
             await self._look(work, item.upstream_run_id)
         while True:
@@ -141,7 +156,7 @@ class Items:
     async def _create(self, work: Work, thread_id: str) -> tuple[Run, int | None]:
         wanted = work.create_input(thread_id)
         if work.may_exist:
-            found = await self._find(work)
+            found = await self._requests.find(wanted)
             if found is not None:
                 return found, None
             if self._is_spent(work.item):
@@ -152,14 +167,6 @@ class Items:
             return made, None
         work.simulated = "x-runlane-simulator" in made.headers
         return made.data, poll_after_ms(made.headers)
-
-    async def _find(self, work: Work) -> Run | None:
-        try:
-            return await self._requests.find(work.create_input(work.thread_id or ""))
-        except Trouble as trouble:
-            if work.item.tries >= 2 * self._options.tries:
-                raise Refused(CREATE_UNCERTAIN, str(trouble)) from None
-            raise
 
     # Following
 
@@ -239,6 +246,11 @@ class Items:
         item = work.item
         counts = trouble.counts and not (trouble.is_outage and self._mood.answered_at < since)
         tries = item.tries + counts
+        if tries > 2 * self._options.tries:
+            # Not even looking for it works.
+            kind = CREATE_UNCERTAIN if work.may_exist else trouble.kind
+            await self._settle(work, _refusal(Refused(kind, str(trouble))))
+            return
         wait = self._input.retry_floor * 2 ** min(max(tries - 1, 0), 6)
         wait = min(max(wait, trouble.after or 0.0), _LONGEST_WAIT)
         await self._journal.write(

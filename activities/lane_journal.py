@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from ledger import Ledger, LedgerUnavailable
+from ledger import Ledger, LedgerRefused, LedgerUnavailable
 from ledger.batch_writes import Write
 from ledger.stops import Scope, Stop
 
@@ -45,6 +45,7 @@ class Journal:
 
         Raises:
             EpochOver: another attempt has taken the lane.
+            LedgerRefused: it can't be stored.
         """
         if not await self._writes.call(write):
             raise EpochOver
@@ -57,10 +58,16 @@ class Journal:
         """
         return await self._asks.call(run_id)
 
-    async def _write(self, writes: Sequence[Write]) -> Sequence[bool]:
-        return await patiently(
-            lambda: self._ledger.batch_items.write(self._batch_id, self._epoch, writes)
-        )
+    async def _write(self, writes: Sequence[Write]) -> Sequence[bool | LedgerRefused]:
+        try:
+            return await patiently(
+                lambda: self._ledger.batch_items.write(self._batch_id, self._epoch, writes)
+            )
+        except LedgerRefused as error:
+            if len(writes) == 1:
+                return [error]
+        # One that can't be stored keeps no other from it.
+        return [(await self._write([each]))[0] for each in writes]
 
     async def _ask(self, run_ids: Sequence[str]) -> Sequence[Stop | None]:
         async def ask() -> list[Stop]:
@@ -75,7 +82,9 @@ class Journal:
 class _Together(Generic[_T, _R]):
     """Calls that come while one is under way are made together by the next."""
 
-    def __init__(self, make: Callable[[Sequence[_T]], Awaitable[Sequence[_R]]]) -> None:
+    def __init__(
+        self, make: Callable[[Sequence[_T]], Awaitable[Sequence[_R | LedgerRefused]]]
+    ) -> None:
         self._make = make
         self._waiting: list[tuple[_T, asyncio.Future[_R]]] = []
         self._task: asyncio.Task[None] | None = None
@@ -101,7 +110,11 @@ class _Together(Generic[_T, _R]):
                     raise
                 continue
             for (_, place), result in zip(taken, results, strict=True):
-                if not place.done():
+                if place.done():
+                    continue
+                if isinstance(result, LedgerRefused):
+                    place.set_exception(result)
+                else:
                     place.set_result(result)
         self._task = None
 

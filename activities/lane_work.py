@@ -20,14 +20,8 @@ class Work:
     def __init__(self, item: Item, run_id: str) -> None:
         self.item = item
         self.run_id = run_id
-        body: dict[str, Any] = json.loads(item.body or "{}")
-        body.pop("stream", None)
-        thread = body.pop("thread", None) or {}
-        resources = body.pop("tool_resources", None)
-        if resources is not None:
-            thread.setdefault("tool_resources", resources)
-        self.thread_body: dict[str, Any] = thread
-        self.params: Mapping[str, Any] = body
+        self.thread_body: dict[str, Any] = {}
+        self.params: Mapping[str, Any] = {}
         self.thread_id = item.thread_id or item.made_thread
         self.attempt = max(item.attempt, 1)
         self.may_exist = self.may_exist_before = item.intended_at is not None
@@ -38,6 +32,16 @@ class Work:
         self.past_usage: Usage | None = None
         """Of the upstream run before, until it is written."""
         self.began_at = (item.intended_at or datetime.now(UTC)).timestamp()
+
+    def read(self) -> None:
+        """Read the line's body: the thread to make, if any, and the run's own parameters."""
+        body: dict[str, Any] = json.loads(self.item.body or "{}")
+        body.pop("stream", None)
+        thread = body.pop("thread", None) or {}
+        resources = body.pop("tool_resources", None)
+        if resources is not None:
+            thread.setdefault("tool_resources", resources)
+        self.thread_body, self.params = thread, body
 
     @property
     def age(self) -> float:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 from temporalio.client import Client
 
-from ledger.batch_item import ItemState
+from ledger.batch_item import ItemState, NewItem
 from tests.batches import Batch, new_threads
 from tests.lab import Lab
 from tests.simulator_process import SimulatorProcess
@@ -156,3 +156,34 @@ async def test_a_run_that_expires_is_created_anew(own_lab: Lab) -> None:
     assert ItemState.COMPLETED == result.state
     assert ["1", "2"] == [each["metadata"]["runlane_attempt"] for each in upstream]
     assert {result.run_id} == {each["metadata"]["runlane_run_id"] for each in upstream}
+
+
+async def test_a_line_that_can_not_be_sent_fails_alone(own_lab: Lab) -> None:
+    """One that got past all checks, with a parameter that nobody takes, is refused here."""
+    batch = Batch(own_lab)
+    lines = [*new_threads(1, temperature=7), *new_threads(3)]
+    status = await batch.run(lines)
+    results = {each.custom_id: each for each in await batch.results()}
+
+    assert "completed" == status
+    assert "invalid_prompt" == results["item-0"].error_kind
+    assert "temperature" in (results["item-0"].error or "")
+    assert 3 == len(await batch.upstream_runs())
+
+
+async def test_a_line_on_which_a_worker_fails_stops_no_other(own_lab: Lab) -> None:
+    """Its body is no JSON, which nobody expects: it is given up after some tries."""
+    batch = Batch(own_lab)
+    await batch.upload(new_threads(3))
+    broken = NewItem(index=3, custom_id="item-3", digest="sha256:" + "0" * 64, body="{")
+    await own_lab.ledger.batch_items.add(batch.id, [broken])
+    await batch.start()
+    status = await batch.ended()
+    results = {each.custom_id: each for each in await batch.results()}
+
+    assert "completed" == status
+    assert (ItemState.FAILED, "internal_error") == (
+        results["item-3"].state,
+        results["item-3"].error_kind,
+    )
+    assert 3 == len(await batch.upstream_runs())

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from activities.lane_journal import EpochOver, Journal
-from ledger import Ledger
+from ledger import Ledger, LedgerRefused
 from ledger.batch_item import ItemState, NewItem
 from ledger.batch_record import BatchRecord, BatchStatus, batch_id
 from ledger.batch_writes import Intend
@@ -76,3 +76,17 @@ async def test_one_that_gives_up_waiting_harms_no_other(ledger: Ledger) -> None:
     await asyncio.gather(tasks[0], tasks[2])
     with pytest.raises(asyncio.CancelledError):
         await tasks[1]
+
+
+async def test_one_that_can_not_be_stored_keeps_no_other_from_it(ledger: Ledger) -> None:
+    """Written together with others, it alone is refused."""
+    journal = await begun(ledger, 3)
+    bad = Intend(index=1, run_id="x" * 300, at=NOW, attempt=1)
+    results = await asyncio.gather(
+        journal.write(intent(0)), journal.write(bad), journal.write(intent(2)),
+        return_exceptions=True,
+    )  # fmt: skip
+    held = await ledger.batch_items.held(BATCH, 1)
+    assert isinstance(results[1], LedgerRefused)
+    assert [None, None] == [results[0], results[2]]
+    assert ["run_0", None, "run_2"] == [each.run_id for each in held]
