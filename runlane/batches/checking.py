@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,10 +74,14 @@ class Totals:
     """The digest as it was after each page of lines."""
 
 
-def check(line: Line) -> CheckedLine | Problem:
+Added = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Adds to a create body what every line is to have, such as `Registry.added_to`."""
+
+
+def check(line: Line, added: Added | None = None) -> CheckedLine | Problem:
     """Check one line by itself; whatever its bytes are, nothing is raised."""
     try:
-        return _checked(line)
+        return _checked(line, added)
     except InvalidRequest as error:
         return Problem(line.number, error.message, error.code)
     except RecursionError:
@@ -90,9 +94,10 @@ class Checking:
     Every line is read once. Which `custom_id` was where lies in a temporary file.
     """
 
-    def __init__(self, source: InputFile) -> None:
-        """Check this file's lines."""
+    def __init__(self, source: InputFile, added: Added | None = None) -> None:
+        """Check this file's lines, with what is added to each."""
         self._source = source
+        self._added = added
         self.totals = Totals()
         self.at_page_end = False
         """Whether the line that was yielded last is the last one of its page."""
@@ -110,7 +115,7 @@ class Checking:
         lines = size = 0
         with _Seen() as seen:
             for line in self._source.lines():
-                found = check(line)
+                found = check(line, self._added)
                 if isinstance(found, CheckedLine):
                     first = seen.first(found.custom_id, found.number)
                     if first != found.number:
@@ -160,7 +165,7 @@ class _Seen:
             self._file.close()
 
 
-def _checked(line: Line) -> CheckedLine:
+def _checked(line: Line, added: Added | None) -> CheckedLine:
     if line.raw is None:
         raise InvalidRequest(line.problem or "")
     fields = _json_object(line.raw)
@@ -179,7 +184,7 @@ def _checked(line: Line) -> CheckedLine:
     if not isinstance(body, dict):
         raise InvalidRequest("body must be an object.")
     try:
-        checked = _body(thread_id, body)
+        checked = _body(thread_id, body, added)
     except InvalidRequest as error:
         # The parameter's own name begins the sentence.
         text = error.message
@@ -224,7 +229,7 @@ def _thread_id(url: object) -> str | None:
     return match[1]
 
 
-def _body(thread_id: str | None, body: Mapping[str, Any]) -> dict[str, Any]:
+def _body(thread_id: str | None, body: Mapping[str, Any], added: Added | None) -> dict[str, Any]:
     if body.get("stream"):
         text = "stream can't be true in a batch: there is nobody to follow it."
         raise InvalidRequest(text, param="stream")
@@ -235,6 +240,10 @@ def _body(thread_id: str | None, body: Mapping[str, Any]) -> dict[str, Any]:
         _check_thread(thread)
     if "assistant_id" not in params:
         raise InvalidRequest("assistant_id is required.", param="assistant_id")
+    if added is not None:
+        # What is no list can't be added to; that is said of it below.
+        tools = params.get("tools")
+        params = added(params) if tools is None or isinstance(tools, list) else params
     asked = requests.asked(thread_id or _ABSENT, params, max_bytes=MAX_MESSAGE_BYTES)
     return {**asked.request.params, **thread}
 

@@ -20,7 +20,7 @@ from ledger.batch_item import NewItem
 from ledger.batch_record import BatchRecord, BatchStatus, batch_id
 from ledger.errors import BatchTaken
 from runlane import key_check
-from runlane.batches.checking import CheckedLine, Checking, Totals
+from runlane.batches.checking import Added, CheckedLine, Checking, Totals
 from runlane.batches.lines import InputFile
 from runlane.errors import InvalidRequest, NotFound, Refused, RunlaneError
 from runlane.rpc import explained
@@ -190,6 +190,7 @@ class Batches:
         source: InputFile,
         totals: Totals,
         moved: Callable[[int], object],
+        added: Added | None = None,
     ) -> None:
         """Read the input once more, and put into the ledger what isn't there yet.
 
@@ -198,11 +199,12 @@ class Batches:
             source: the file that was checked.
             totals: what was found then.
             moved: is told of each line how many were read.
+            added: as it was for the check.
 
         Raises:
             InputChanged: the file isn't what it was. Nothing of another content was added.
         """
-        checking = Checking(source)
+        checking = Checking(source, added)
         begin = await self._ledger.batch_items.next_index(batch.id)
         page: list[NewItem] = []
         for found in checking.lines():

@@ -13,7 +13,7 @@ from runlane.errors import InvalidRequest
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from runlane.batches.checking import Problem, Totals
+    from runlane.batches.checking import Added, Problem, Totals
     from runlane.batches.estimating import Estimate, Prices
     from runlane.batches.lines import InputFile
 
@@ -59,13 +59,16 @@ def opened(path: Path) -> "Iterator[InputFile]":
         raise InvalidRequest(f"Can't read {path}: {why}.", param="INPUT") from None
 
 
-def check(source: "InputFile", problems: Path, *, skip_invalid: bool) -> "tuple[Totals, Estimate]":
+def check(
+    source: "InputFile", problems: Path, *, skip_invalid: bool, added: "Added | None" = None
+) -> "tuple[Totals, Estimate]":
     """Check every line, and tell of those that can't be used.
 
     Args:
         source: the input.
         problems: where all bad lines are written, once there is one.
         skip_invalid: go on without them.
+        added: adds to each line's body what all are to have.
 
     Raises:
         BadLines: there are some, and they are not to be skipped.
@@ -77,7 +80,7 @@ def check(source: "InputFile", problems: Path, *, skip_invalid: bool) -> "tuple[
         from runlane.batches.checking import Checking, Problem  # noqa: PLC0415
         from runlane.batches.estimating import Estimate  # noqa: PLC0415
 
-        checking, estimate = Checking(source), Estimate()
+        checking, estimate = Checking(source, added), Estimate()
         for found in checking.lines():
             if isinstance(found, Problem):
                 report.tell(found)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from runlane.cli import STARTED, batch_checks, output, session
+from runlane.cli import STARTED, batch_checks, output, session, tools
 from runlane.cli.options import Json
 from runlane.errors import ExitCode, InvalidRequest
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ledger import Ledger
     from ledger.batch_record import BatchRecord
-    from runlane.batches.checking import Totals
+    from runlane.batches.checking import Added, Totals
     from runlane.batches.lines import InputFile
     from runlane.batches.results import Results
     from runlane.batches.running import Batches, Wanted
@@ -120,6 +120,10 @@ def _run(
     timezone: Annotated[
         str | None, typer.Option("--timezone", metavar="Z", help="Of --deadline: Europe/Berlin.")
     ] = None,
+    with_tools: Annotated[
+        bool,
+        typer.Option("--with-tools", help="Hand each run the tools that are registered here."),
+    ] = False,
     wait_for_people: WaitForPeople = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return once it has begun; it goes on.")
@@ -163,19 +167,29 @@ def _run(
                 "tpm": tpm,
                 "tries": tries,
                 "prices": None if priced is None else str(priced),
+                "with_tools": with_tools or None,
             },
             max_in_flight=max_in_flight,
             token_limit=max_tokens,
             deadline=deadline,
             timezone=timezone,
         )
+    added = None
+    if with_tools:
+        registry = tools.registered()
+        tools.warn(registry)
+        added = registry.added_to
     bad_lines = problems or Path(f"{source.name}.problems.jsonl")
     with batch_checks.opened(source) as file:
-        totals, estimate = batch_checks.check(file, bad_lines, skip_invalid=skip_invalid)
+        totals, estimate = batch_checks.check(
+            file, bad_lines, skip_invalid=skip_invalid, added=added
+        )
         if dry_run:
             batch_checks.show_estimate(source, totals, estimate, priced)
             return
-        work = _Work(file, totals, wanted, files, again=again, wait_for_people=wait_for_people)
+        work = _Work(
+            *(file, totals, wanted, files, added), again=again, wait_for_people=wait_for_people
+        )
         perform(work.begun if detach else work.done)
 
 
@@ -190,6 +204,8 @@ def _wanted(
 ) -> "Wanted":
     from runlane.batches import deadlines  # noqa: PLC0415
     from runlane.batches.running import Wanted  # noqa: PLC0415
+    from runlane.person import person  # noqa: PLC0415
+    from runlane.settings import Settings  # noqa: PLC0415
 
     for option, value in (("--rpm", options["rpm"]), ("--tpm", options["tpm"])):
         if value is not None and not 0 < value < float("inf"):
@@ -202,7 +218,10 @@ def _wanted(
     until = None if deadline is None else deadlines.read(deadline, timezone, datetime.now(UTC))
     wanted = Wanted(
         name=name,
-        options={key: value for key, value in options.items() if value is not None},
+        options={
+            **{key: value for key, value in options.items() if value is not None},
+            "requested_by": person(Settings.from_env()),
+        },
         deadline=until,
         token_limit=token_limit,
         max_in_flight=max_in_flight,
@@ -222,6 +241,7 @@ class _Work:
     totals: "Totals"
     wanted: "Wanted"
     files: Files
+    added: "Added | None"
     again: bool
     wait_for_people: bool
 
@@ -263,7 +283,7 @@ class _Work:
             return batch, True
         if batch.status is BatchStatus.VALIDATING:
             with batch_checks.ReadingBar(self.source, "Storing") as bar:
-                await batches.upload(batch, self.source, self.totals, bar.move)
+                await batches.upload(batch, self.source, self.totals, bar.move, self.added)
         else:
             output.note(f"Going on with {name}, begun {output.moment(_at(batch))}.")
         await batches.start(batch)

@@ -22,6 +22,16 @@ SLOW = {"queued": 0.1, "in_progress": 1.5, "says": "On its way."}
 ASKS = {"queued": 0.05, "in_progress": 0.05, "calls": [{"name": "refund"}]}
 FAILS = {"queued": 0.05, "in_progress": 0.05, "ends": "failed"}
 
+SHELF = '''
+import runlane
+
+
+@runlane.tool(policy="auto", read_only=True)
+def look_up(order_id: str) -> str:
+    """Look an order up."""
+    return "shipped"
+'''
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
@@ -253,6 +263,24 @@ async def test_a_batch_is_paused_resumed_and_cancelled(shell: Shell) -> None:
         line["custom_id"] for line in lines(shell.directory / "out.jsonl")
     )
     assert "has ended: cancelled" in late.err
+
+
+async def test_workers_answer_the_calls_of_their_tools(bare: Shell) -> None:
+    """With tools, each run is handed their schemas, and needs nobody where a policy lets it run."""
+    (bare.directory / "shelf.py").write_text(SHELF)
+    bare.environ |= {"RUNLANE_TOOLS": "shelf", "PYTHONPATH": str(bare.directory)}
+    await bare.plant.worker(RUNLANE_TOOLS="shelf", PYTHONPATH=str(bare.directory))
+    given = Input(bare, f"{bare.plant.lab.assistant_id}_tools")
+    given.add(3)
+
+    await bare(
+        *("batch", "run", given.name, "-o", "out.jsonl", "--with-tools", "--wait-for-people"),
+        code=0,
+    )
+
+    bodies = [line["response"]["body"] for line in lines(bare.directory / "out.jsonl")]
+    assert 3 == len(bodies)
+    assert {"look_up"} == {tool["function"]["name"] for body in bodies for tool in body["tools"]}
 
 
 async def test_a_disk_without_room_is_said_and_gone_on_from(shell: Shell) -> None:

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import runlane
 from runlane.batches.checking import CheckedLine, Checking, Problem, check
 from runlane.batches.lines import InputFile, Line
+from runlane.tools.registry import Registry
 
 ASSISTANT = {"assistant_id": "asst_1"}
 NEW_THREAD = "/v1/threads/runs"
@@ -116,6 +118,29 @@ def test_what_is_no_json_says_where(raw: bytes, reason: str) -> None:
 
     assert isinstance(found, Problem)
     assert reason in found.reason
+
+
+def test_what_is_added_to_every_line_is_checked_with_it() -> None:
+    """Tools come after a line's own; where they don't fit, the line is told."""
+    registry = Registry.of(look)
+    tool = {"type": "function", "function": {"name": "look"}}
+
+    alone = check(line(), registry.added_to)
+    twice = check(line(body=ASSISTANT | {"tools": [tool]}), registry.added_to)
+    wrong = check(line(body=ASSISTANT | {"tools": "look"}), registry.added_to)
+
+    assert isinstance(alone, CheckedLine)
+    assert ["look"] == [each["function"]["name"] for each in alone.body["tools"]]
+    assert isinstance(twice, Problem)
+    assert "body: The tool look is given in tools, and registered too." in twice.reason
+    assert isinstance(wrong, Problem)
+    assert "body.tools must be a list" in wrong.reason
+
+
+@runlane.tool(policy="auto")
+def look(order_id: str) -> str:
+    """Look an order up."""
+    return order_id
 
 
 def test_no_content_stands_in_a_reason() -> None:
