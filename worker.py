@@ -31,6 +31,7 @@ from activities.tools import Toolbox
 from ledger import Ledger
 from ledger.retention import Retention
 from runlane import key_check, search_attributes, upkeep
+from runlane.batches.intake import StoredIntake
 from runlane.decisions import keys
 from runlane.errors import ExitCode, InvalidRequest, RunlaneError
 from runlane.leaving import leave
@@ -133,7 +134,7 @@ def build_workers(
     ]
 
     if batches is not None:
-        effects += [batches.look, batches.record]
+        effects += [batches.check, batches.look, batches.record]
     if schedules is not None:
         effects.append(schedules.thread)
 
@@ -247,7 +248,10 @@ async def run(
             verifier=keys.verifier(settings, data_dir),
             notify=NotifyActivities(webhooks) if webhooks else None,
             batches=BatchActivities(
-                upstream, ledger, PromotedRuns(client, ledger, settings.task_queue)
+                upstream,
+                ledger,
+                PromotedRuns(client, ledger, settings.task_queue),
+                StoredIntake(ledger),
             ),
             schedules=ScheduleActivities(upstream),
             deployment=deployment(settings),

@@ -29,6 +29,7 @@ from activities.runs import RunActivities
 from activities.schedule import ScheduleActivities
 from activities.tools import Toolbox
 from ledger import Ledger
+from runlane.batches.intake import StoredIntake
 from runlane.promoting import PromotedRuns
 from runlane.reading import NO_ANSWER
 from runsapi import Assistants
@@ -114,7 +115,10 @@ class Lab:
                     verifier=verifier,
                     notify=notify,
                     batches=BatchActivities(
-                        upstream, ledger, PromotedRuns(client, ledger, self.task_queue)
+                        upstream,
+                        ledger,
+                        PromotedRuns(client, ledger, self.task_queue),
+                        StoredIntake(ledger),
                     ),
                     schedules=ScheduleActivities(upstream),
                     max_cached_workflows=max_cached_workflows,

@@ -15,7 +15,7 @@ from temporalio.common import RetryPolicy
 with workflow.unsafe.imports_passed_through():
     from activities import polling
     from activities.batch import BatchActivities
-    from activities.batch_contract import LaneDone, LaneInput, Looked, LookInput
+    from activities.batch_contract import CheckInput, LaneDone, LaneInput, Looked, LookInput
     from activities.heartbeat import HEARTBEAT_TIMEOUT
     from workflows.batch_contract import (
         BATCH_WORKFLOW,
@@ -38,6 +38,9 @@ RETRIES = RetryPolicy(maximum_interval=timedelta(seconds=3))
 
 _LOOK_WITHIN = timedelta(minutes=5)
 """Start-to-close of a look, whose heartbeats tell of a dead worker much sooner."""
+
+_CHECK_WITHIN = timedelta(hours=1)
+"""Start-to-close of a check: a file as large as can be uploaded takes some minutes."""
 
 
 @workflow.defn(name=BATCH_WORKFLOW)
@@ -93,6 +96,8 @@ class BatchWorkflow:
 
     async def _lifecycle(self) -> BatchResult | None:
         """Look and act until the batch has ended, or must go on in a fresh history."""
+        if self._input.check:
+            await self._check()
         while True:
             looked = await self._look()
             if looked.status in ENDS:
@@ -106,6 +111,16 @@ class BatchWorkflow:
             if workflow.info().is_continue_as_new_suggested():
                 await self._until_lanes_are_back()
                 return None
+
+    async def _check(self) -> None:
+        """Let the items be read from the batch's file; a batch that can't be run ends by it."""
+        await workflow.execute_activity_method(
+            BatchActivities.check,
+            CheckInput(batch_id=self._input.batch_id),
+            start_to_close_timeout=_CHECK_WITHIN,
+            heartbeat_timeout=HEARTBEAT_TIMEOUT,
+            retry_policy=RETRIES,
+        )
 
     async def _look(self) -> Looked:
         """Tell the ledger what was asked for, and see where the batch stands."""
@@ -205,6 +220,7 @@ class BatchWorkflow:
                 "pause": self._pause,
                 "resume": self._resume,
                 "cancel_by": self._cancel_by,
+                "check": False,
                 "idle_since": self._idle_since,
             }
         )

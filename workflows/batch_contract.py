@@ -59,6 +59,8 @@ class BatchInput(_Message):
     pause: PauseOrder | None = None
     resume: bool = False
     cancel_by: str | None = None
+    check: bool = False
+    """Its items are still to be read from a file in the ledger."""
     idle_since: float | None = None
     """Unix seconds since which lanes have had nothing to do."""
 

@@ -39,14 +39,18 @@ class InputFile:
     have taken its name since.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: BinaryIO | None = None) -> None:
         """Open it.
+
+        Args:
+            path: where it lies, or what it is called.
+            file: its bytes, where they lie elsewhere.
 
         Raises:
             OSError: it can't be opened.
         """
         self.path = path
-        self._file = path.open("rb")
+        self._file = path.open("rb") if file is None else file
         self._digest = hashlib.sha256()
         self._passed = 0
 

@@ -13,7 +13,7 @@ from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import trail
+from activities import intake, trail
 from activities.contract import canonical_json
 from ledger import Ledger
 from ledger.batch_item import NewItem
@@ -209,7 +209,7 @@ class Batches:
         page: list[NewItem] = []
         for found in checking.lines():
             if isinstance(found, CheckedLine) and found.number > begin:
-                page.append(_item(found))
+                page.append(new_item(found))
             if checking.at_page_end:
                 read = len(checking.totals.marks)
                 if checking.totals.marks[-1:] != totals.marks[read - 1 : read]:
@@ -237,6 +237,7 @@ class Batches:
                     batch_id=batch.id,
                     lanes=options.get("lanes", DEFAULT_LANES),
                     window=options.get("window", DEFAULT_WINDOW),
+                    check=intake.FILE in options and batch.status is BatchStatus.VALIDATING,
                 ),
                 id=batch.id,
                 task_queue=self._task_queue,
@@ -301,9 +302,7 @@ class Batches:
         _refuse_ended(batch)
         at = datetime.now(UTC)
         event = trail.control(what="cancel", scope=_scope(batch), by=by, reason=None, at=at)
-        found = await self._ledger.batches.set_status(
-            batch.id, BatchStatus.CANCELLING, at, [event]
-        )
+        found = await self._ledger.batches.set_status(batch.id, BatchStatus.CANCELLING, at, [event])
         if not await self._tell(batch, CANCEL_SIGNAL, CancelOrder(by=by)):
             # Nobody runs it: its items are ended by a workflow, which looks and finds the word.
             await self.start(found)
@@ -336,7 +335,8 @@ def _scope(batch: BatchRecord) -> str:
     return f"batch {batch.id}"
 
 
-def _item(line: CheckedLine) -> NewItem:
+def new_item(line: CheckedLine) -> NewItem:
+    """Return a line as the ledger takes it."""
     return NewItem(
         index=line.number - 1,
         custom_id=line.custom_id,

@@ -70,6 +70,7 @@ REQUIRED = {
     "CancelInput": ["target"],
     "CancelOrder": [],
     "CancelRequest": [],
+    "CheckInput": ["batch_id"],
     "Classified": ["calls"],
     "ClassifyInput": ["calls"],
     "CreateInput": ["run_id", "attempt", "thread_id", "params", "age"],
