@@ -2,11 +2,17 @@
 
 import json
 
+from temporalio.client import Client
+
+from ledger.approval import ApprovalQuery
 from ledger.batch_item import ItemState
 from runlane.orchestrator import Runlane
 from runlane.settings import Settings
 from tests.batches import Batch, new_threads
-from tests.lab import Lab
+from tests.clerk import Clerk, waiting
+from tests.lab import Lab, LabRun
+from tests.simulator_process import SimulatorProcess
+from tests.till import Till, refund
 from workflows.run import RunWorkflow
 
 ASK = {"queued": 0.02, "in_progress": 0.05, "calls": [{"name": "lookup_order"}]}
@@ -76,3 +82,31 @@ async def test_a_batch_that_is_cancelled_cancels_its_runs(lab: Lab) -> None:
     assert "cancelled" == status
     assert [ItemState.CANCELLED] * 2 == [each.state for each in results]
     assert ["cancelled"] * 2 == [each["status"] for each in await batch.upstream_runs()]
+
+
+async def test_what_people_approve_is_done_once_and_the_line_completes(
+    client: Client, simulator: SimulatorProcess
+) -> None:
+    """A worker's tool that people must approve waits as any run's does, and is listed so."""
+    lab, clerk, till = Lab(client, simulator), Clerk(), Till()
+    async with lab.worker(tools=till.tools, verifier=clerk.verifier):
+        await lab.scenario(rounds=[{"calls": [refund("A-7", 9)]}, {"says": "Done."}])
+        batch = Batch(lab)
+        await batch.upload(new_threads(1), with_tools=True)
+        await batch.start()
+        await batch.until(lambda counts: counts.waiting_for_people == 1)
+        [item] = await lab.ledger.batch_items.promoted(batch.id)
+        handle = client.get_workflow_handle_for(RunWorkflow.run, item.run_id or "")
+        run = LabRun(handle)
+        await waiting(run)
+        listed = await lab.ledger.approvals.list(ApprovalQuery())
+        receipt = await clerk.decide("approve", run)
+        status = await batch.ended()
+        [result] = await batch.results()
+
+    assert "completed" == status
+    assert ItemState.COMPLETED == result.state
+    assert [("A-7", 9)] == till.paid
+    assert [item.run_id] == [each.key.run_id for each in listed.data]
+    assert "recorded" == receipt
+    assert 1 == len(await batch.upstream_runs())

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from ledger.batch_item import ItemState
 from runlane.ledger_access import open_ledger
+from runlane.orchestrator import Runlane
 from runlane.settings import Settings
 from tests.batches import Batch, new_threads
 from tests.processes import Plant
 
 ITEMS = 120
+ASKS = {"queued": 0.1, "in_progress": 0.3, "calls": [{"name": "lookup_order"}]}
 SLOW = {"queued": 0.1, "in_progress": 1.0, "says": "On its way."}
 
 
@@ -126,3 +128,33 @@ async def test_a_worker_that_wakes_up_again_sends_nothing(plant: Plant, data_dir
     assert "completed" == status
     assert 30 == len({each.custom_id for each in results}) == len(results)
     assert 30 == len(upstream)
+
+
+async def test_a_worker_dies_while_items_become_runs(plant: Plant, data_dir: Path) -> None:
+    """Some were promoted, some not yet: the next worker promotes the rest, each line is one run,
+    and each is answered once.
+    """
+    lab = plant.lab
+    await lab.scenario(rounds=[ASKS, SLOW])
+    runs = Runlane(lab.client, Settings(task_queue=lab.task_queue)).runs
+    worker = await plant.worker()
+    async with await open_ledger(Settings(data_dir=data_dir)) as lab.ledger:
+        batch = Batch(lab)
+        await batch.upload(new_threads(24))
+        await batch.start(window=4)
+        await batch.until(lambda counts: counts.waiting_for_people >= 6)
+        await worker.kill()
+        await plant.worker()
+        await batch.until(lambda counts: counts.waiting_for_people == 24, seconds=60)
+        for item in await lab.ledger.batch_items.promoted(batch.id):
+            run = await runs.retrieve(item.run_id or "")
+            outputs = [{"tool_call_id": call.id, "output": "ok"} for call in run.tool_calls]
+            await runs.submit_tool_outputs(run.id, tool_outputs=outputs)
+        status = await batch.ended(seconds=90)
+        results = await batch.results()
+        upstream = await batch.upstream_runs()
+
+    assert "completed" == status
+    assert {ItemState.COMPLETED} == {each.state for each in results}
+    assert 24 == len({each.custom_id for each in results}) == len(results)
+    assert 24 == len(upstream)
