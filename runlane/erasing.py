@@ -171,14 +171,18 @@ class Erasing:
 
     async def _delete(self, run_id: str) -> int:
         """Have Temporal delete every execution of a run's chain; return how many there were."""
-        executions = set[tuple[str, str]]()
-        for name in (run_id, notices_workflow_id(run_id)):
-            async for row in self._client.list_workflows(f"WorkflowId = {quoted(name)}"):
-                executions.add((row.id, row.run_id))
+        executions = dict[tuple[str, str], None]()
         # Visibility may be behind, and not know the last one yet.
         description = await self._describe(run_id)
         if description is not None:
-            executions.add((run_id, description.run_id))
+            if description.parent_id is not None and description.parent_run_id is not None:
+                # A schedule's start, which holds the run's result. It goes first: nobody would
+                # find it without the run.
+                executions[description.parent_id, description.parent_run_id] = None
+            executions[run_id, description.run_id] = None
+        for name in (run_id, notices_workflow_id(run_id)):
+            async for row in self._client.list_workflows(f"WorkflowId = {quoted(name)}"):
+                executions[row.id, row.run_id] = None
         for workflow_id, execution in executions:
             request = DeleteWorkflowExecutionRequest(
                 namespace=self._client.namespace,

@@ -24,6 +24,7 @@ from runlane.cli import (
     output,
     pruning,
     runs,
+    schedules,
     services,
     session,
     shows,
@@ -52,6 +53,7 @@ services.add_to(app)
 api.add_to(app)
 runs.add_to(app)
 batch_steering.add_to(app)
+schedules.add_to(app)
 shows.add_to(app)
 answers.add_to(app)
 approvals.add_to(app)

@@ -3,7 +3,7 @@
 # ruff: noqa: FBT002, PLR0917 - typer reads a command's options from its parameters
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -30,45 +30,54 @@ def add_to(app: typer.Typer) -> None:
     app.command("cancel")(_cancel)
 
 
+Assistant: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--assistant", metavar="A", help="Assistant that works (or in --params)."),
+]
+Params: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--params", metavar="FILE|-", help="The protocol's create body, as JSON."),
+]
+PollInterval: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--poll-interval", metavar="2s", help="Between looks at the upstream run."),
+]
+OnExpiry: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--on-expiry",
+        metavar="recreate|fail",
+        help="When the upstream run expires while answers are awaited.",
+    ),
+]
+Deadline: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--deadline", metavar="90d", help="After it, the run is cancelled: expired."),
+]
+MaxRounds: TypeAlias = Annotated[
+    int, typer.Option("--max-rounds", metavar="N", help="Rounds of tool calls at most.")
+]
+WithTools: TypeAlias = Annotated[
+    bool,
+    typer.Option("--with-tools", help="Hand it the tools that are registered here."),
+]
+
+
 def _create(
     thread: Annotated[str, typer.Option("--thread", metavar="T", help="Thread to work on.")],
-    assistant: Annotated[
-        str | None,
-        typer.Option("--assistant", metavar="A", help="Assistant that works (or in --params)."),
-    ] = None,
-    params: Annotated[
-        str | None,
-        typer.Option("--params", metavar="FILE|-", help="The protocol's create body, as JSON."),
-    ] = None,
+    assistant: Assistant = None,
+    params: Params = None,
     idempotency_key: Annotated[
         str | None,
         typer.Option(
             "--idempotency-key", metavar="K", help="The same key and request: the same run."
         ),
     ] = None,
-    poll_interval: Annotated[
-        str | None,
-        typer.Option("--poll-interval", metavar="2s", help="Between looks at the upstream run."),
-    ] = None,
-    on_expiry: Annotated[
-        str,
-        typer.Option(
-            "--on-expiry",
-            metavar="recreate|fail",
-            help="When the upstream run expires while answers are awaited.",
-        ),
-    ] = "recreate",
-    deadline: Annotated[
-        str | None,
-        typer.Option("--deadline", metavar="90d", help="After it, the run is cancelled: expired."),
-    ] = None,
-    max_rounds: Annotated[
-        int, typer.Option("--max-rounds", metavar="N", help="Rounds of tool calls at most.")
-    ] = 50,
-    with_tools: Annotated[
-        bool,
-        typer.Option("--with-tools", help="Hand it the tools that are registered here."),
-    ] = False,
+    poll_interval: PollInterval = None,
+    on_expiry: OnExpiry = "recreate",
+    deadline: Deadline = None,
+    max_rounds: MaxRounds = 50,
+    with_tools: WithTools = False,
     wait: Wait = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Then print the run's events as they become known.")
@@ -79,6 +88,28 @@ def _create(
     json: Json = False,
 ) -> None:
     """Start a run. It survives this command, its worker and the machine."""
+    body = create_body(assistant, params, with_tools=with_tools)
+    options: dict[str, Any] = {
+        "idempotency_key": idempotency_key,
+        **create_options(poll_interval, deadline),
+        "on_expiry": on_expiry,
+        "max_rounds": max_rounds,
+        "with_tools": with_tools,
+    }
+    if dry_run:
+        _print_dry_run(thread, body, options)
+        return
+    session.perform(
+        lambda client: _started(client, thread, body, options, wait=wait, stream=stream)
+    )
+
+
+def create_body(assistant: str | None, params: str | None, *, with_tools: bool) -> dict[str, Any]:
+    """Read the protocol's create body from `--assistant`, `--params` and the tools.
+
+    Raises:
+        InvalidRequest: it can't be read, or names no assistant, or two.
+    """
     body = {} if params is None else inputs.json_object(params, "--params")
     if assistant is not None:
         if body.get("assistant_id") not in (None, assistant):
@@ -92,21 +123,20 @@ def _create(
         registry = tools.registered()
         body = registry.added_to(body)
         tools.warn(registry)
+    return body
+
+
+def create_options(poll_interval: str | None, deadline: str | None) -> dict[str, Any]:
+    """Read the options that are durations.
+
+    Raises:
+        InvalidRequest: one of them is none.
+    """
     interval = inputs.duration(poll_interval, "--poll-interval")
-    options: dict[str, Any] = {
-        "idempotency_key": idempotency_key,
+    return {
         "poll_interval_ms": None if interval is None else round(interval.total_seconds() * 1000),
-        "on_expiry": on_expiry,
         "deadline": inputs.duration(deadline, "--deadline"),
-        "max_rounds": max_rounds,
-        "with_tools": with_tools,
     }
-    if dry_run:
-        _print_dry_run(thread, body, options)
-        return
-    session.perform(
-        lambda client: _started(client, thread, body, options, wait=wait, stream=stream)
-    )
 
 
 async def _started(
@@ -133,7 +163,7 @@ async def _started(
             return await progress.follow(looks, run_id=run_id, task_queue=queue, quiet_start=True)
     if session.wants_json():
         output.document(view.as_json())
-    await _mention_missing_worker(client)
+    await mention_missing_worker(client)
     return int(ExitCode.DONE)
 
 
@@ -175,7 +205,8 @@ def _print_dry_run(thread: str, body: dict[str, Any], options: dict[str, Any]) -
     output.note("Nothing was sent.")
 
 
-async def _mention_missing_worker(client: "Runlane") -> None:
+async def mention_missing_worker(client: "Runlane") -> None:
+    """Say where nobody drives what was started."""
     from runlane import workers  # noqa: PLC0415
 
     if await workers.last_seen(client.temporal, client.settings.task_queue) is None:

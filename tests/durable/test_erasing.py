@@ -3,16 +3,20 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 
 from ledger import Ledger
 from ledger.contents import digest_of
 from runlane import client_ledger
 from runlane.erasing import Erasing, RunsAlive, left_upstream
 from runlane.errors import RunNotFound
+from runlane.schedules import Schedules
+from runlane.scheduling import Wanted
 from runlane.settings import Settings
 from tests.lab import Lab, eventually
 from tests.lines import BATCH, NOON, begun, item, outcome
@@ -80,6 +84,40 @@ async def test_what_was_written_is_gone_and_the_proof_stays(
         again.contents, again.executions, again.files, again.still_there
     )  # fmt: skip
     assert erased.upstream_runs == again.upstream_runs
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_scheduled_run_goes_with_what_started_it(
+    lab: Lab, client: Client, erasing: Erasing
+) -> None:
+    """The schedule's start holds its run's result; the schedule itself stays."""
+    await lab.scenario(rounds=[{"queued": 0.05, "in_progress": 0.05, "says": SECRET}])
+    schedules = Schedules(client, lab.task_queue)
+    name = f"nightly-{lab.thread_id}"
+    asked = {"assistant_id": lab.assistant_id}
+    await schedules.create(Wanted(name=name, cron=["0 0 31 2 *"], params=asked, options={}))
+    run_id = (await schedules.trigger(name)).run_id
+    assert run_id is not None
+    start = (await client.get_workflow_handle(run_id).describe()).parent_id
+    assert start is not None
+    await client.get_workflow_handle(start).result()
+
+    erased = await erasing.erase(run_id, by="anna")
+
+    assert erased.executions >= 2
+
+    async def there() -> bool:
+        try:
+            await client.get_workflow_handle(start).describe()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            return False
+        return True
+
+    await eventually(there, lambda found: not found, within=timedelta(minutes=2))
+    assert name == (await schedules.find(name)).name
 
 
 async def test_one_that_is_alive_keeps_a_whole_thread(lab: Lab, erasing: Erasing) -> None:

@@ -7,14 +7,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from temporalio.client import Client
 
 from runlane import Runlane
-from runlane.errors import InvalidRequest, Refused
+from runlane.errors import InvalidRequest, Refused, RunNotFound
 from runlane.schedules import ScheduleNotFound, Schedules
 from runlane.scheduling import Wanted
 from runlane.settings import Settings
 from runsapi import TERMINAL
 from tests.lab import Lab, eventually
+from tests.simulator_process import SimulatorProcess
 from workflows.scheduled_contract import ID_PREFIX, scheduled_run_id
 
 ENDLESS = {"queued": 0.0, "ends": "never"}
@@ -192,6 +194,26 @@ async def test_a_lost_answer_to_a_new_thread_starts_one_run(lab: Lab) -> None:
     assert [run.thread_id] == [each["thread_id"] for each in await upstream(lab)]
 
 
+async def test_a_start_waits_for_a_worker(client: Client, simulator: SimulatorProcess) -> None:
+    """What the clock starts while no worker is there begins as soon as one is."""
+    lab = Lab(client, simulator)
+    await lab.scenario(rounds=[LAST])
+    known = schedules(lab)
+    made = await known.create(wanted(lab))
+
+    triggered = await known.trigger(made.name)
+    assert triggered.run_id is not None
+    assert not triggered.begun
+    async with lab.worker():
+        run = await eventually(
+            lambda: _found(lab, triggered.run_id), lambda found: found is not None
+        )
+        assert run is not None
+        assert "completed" == (await runlane(lab).runs.poll(run, timeout=30)).status
+
+    assert 1 == len(await upstream(lab))
+
+
 async def test_the_same_schedule_again_is_the_one_there_is(lab: Lab) -> None:
     """Another one of the name is refused, and so is what Temporal doesn't understand."""
     known, asked = schedules(lab), wanted(lab)
@@ -232,6 +254,13 @@ async def test_a_schedule_is_shown_in_its_zone(lab: Lab) -> None:
 
 async def _listed(client: Runlane, thread_id: str) -> dict[str, str]:
     return {run.id: str(run.status) async for run in client.runs.list(thread_id, owner="ann")}
+
+
+async def _found(lab: Lab, run_id: str | None) -> str | None:
+    try:
+        return (await runlane(lab).runs.retrieve(str(run_id))).id
+    except RunNotFound:
+        return None
 
 
 async def _idle(lab: Lab, name: str) -> None:
