@@ -65,9 +65,8 @@ def write(
     gone = erased(connection, [run_id for run_id in run_of.values() if run_id is not None])
     kept = {index: outcome for index, outcome in ends.items() if run_of[index] not in gone}
     contents.keep(connection, batch_id, _texts(kept), limits.now())
-    threads = {rows[index]["thread_id"] for index in ends} - {None}
-    if threads:
-        batch_rows.let_on(connection, batch_id, threads)
+    on_threads = [index for index in ends if rows[index]["thread_id"] is not None]
+    batch_rows.let_on(connection, batch_id, on_threads)
 
 
 def _texts(ends: Mapping[int, ItemOutcome]) -> Iterable[tuple[int, Part, str]]:

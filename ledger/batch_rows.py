@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, select, update
+from sqlalchemy import Connection, Row, and_, exists, select, update
 
 from ledger.batch_contents import in_pieces
 from ledger.batch_item import UNFINISHED, Item, ItemState, NewItem
@@ -85,31 +85,60 @@ def change_alike(
         connection.execute(update(batch_items).where(*which).values(values))
 
 
-def let_on(connection: Connection, batch_id: str, threads: Iterable[str]) -> None:
-    """Let the first waiting item of each thread come next, where no other one is under way."""
-    its = batch_items.c
-    waiting = case((its.state == ItemState.WAITING, its.item_index))
-    under_way = case((its.state != ItemState.WAITING, 1))
-    for some in in_pieces(sorted(set(threads))):
-        query = (
-            select(func.min(waiting))
-            .where(its.batch_id == batch_id, its.thread_id.in_(some), its.state.in_(UNFINISHED))
-            .group_by(its.thread_id)
-            .having(func.count(under_way) == 0)
-        )
-        first = [index for index in connection.execute(query).scalars() if index is not None]
-        change_alike(connection, batch_id, first, {"is_behind": False})
-
-
-def line_up(connection: Connection, batch_id: str, threads: Iterable[str]) -> None:
-    """Put the waiting items of each thread behind its first one, after some were added before."""
-    its = batch_items.c
-    for some in in_pieces(sorted(threads)):
-        waiting = (
-            its.batch_id == batch_id, its.thread_id.in_(some), its.state == ItemState.WAITING
+def let_on(connection: Connection, batch_id: str, ended: Sequence[int]) -> None:
+    """Let the first waiting item of each thread come next on which an item has just ended."""
+    its, other = batch_items.alias(), batch_items.alias()
+    same = and_(other.c.batch_id == batch_id, other.c.thread_id == its.c.thread_id)
+    # One of a thread is begun, promoted, or the next; it has ended, or there is none to let on.
+    is_next = and_(other.c.state == ItemState.WAITING, other.c.is_behind.is_(False))
+    under_way = other.c.state.in_((ItemState.BEGUN, ItemState.PROMOTED))
+    first = (
+        select(other.c.item_index)
+        .where(same, other.c.state == ItemState.WAITING, other.c.is_behind.is_(True))
+        .order_by(other.c.item_index)
+        .limit(1)
+        .scalar_subquery()
+    )
+    for some in in_pieces(ended):
+        query = select(first).where(
+            its.c.batch_id == batch_id, its.c.item_index.in_(some),
+            ~exists().where(same, is_next), ~exists().where(same, under_way),
         )  # fmt: skip
-        connection.execute(update(batch_items).where(*waiting).values(is_behind=True))
-    let_on(connection, batch_id, threads)
+        found = {index for index in connection.execute(query).scalars() if index is not None}
+        change_alike(connection, batch_id, sorted(found), {"is_behind": False})
+
+
+def line_up(connection: Connection, batch_id: str, anew: Mapping[int, str]) -> None:
+    """Put items that wait anew into the order of their threads.
+
+    Args:
+        connection: of a transaction that has the batch's turn.
+        batch_id: which.
+        anew: threads by index, in the order of the input, of items that wait already.
+    """
+    its = batch_items.c
+    threads = sorted(set(anew.values()))
+    nexts, busy = dict[str, int](), set[str]()
+    for some in in_pieces(threads):
+        on_them = (its.batch_id == batch_id, its.thread_id.in_(some))
+        query = select(its.thread_id, its.item_index).where(
+            *on_them, its.state == ItemState.WAITING, its.is_behind.is_(False),
+            its.item_index.not_in(anew),
+        )  # fmt: skip
+        nexts.update((row.thread_id, row.item_index) for row in connection.execute(query))
+        under_way = its.state.in_((ItemState.BEGUN, ItemState.PROMOTED))
+        query_busy = select(its.thread_id).where(*on_them, under_way).distinct()
+        busy.update(connection.execute(query_busy).scalars())
+    behind = set[int]()
+    for index, thread_id in anew.items():
+        before = nexts.get(thread_id)
+        if thread_id in busy or (before is not None and before < index):
+            behind.add(index)
+            continue
+        nexts[thread_id] = index
+        if before is not None:
+            behind.add(before)
+    change_alike(connection, batch_id, sorted(behind), {"is_behind": True})
 
 
 def busy_threads(connection: Connection, batch_id: str, threads: Sequence[str]) -> set[str]:

@@ -21,9 +21,9 @@ _CAN_RETRY = (
     BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, BatchStatus.COMPLETED, BatchStatus.EXPIRED
 )  # fmt: skip
 _ANEW = {
-    "state": ItemState.WAITING, "lane": None, "epoch": None, "not_before": None, "tries": 0,
-    "generation": batch_items.c.generation + 1, "attempt": 0, "run_id": None,
-    "intended_at": None, "made_thread": None, "upstream_run_id": None, "seq": None,
+    "state": ItemState.WAITING, "is_behind": False, "lane": None, "epoch": None,
+    "not_before": None, "tries": 0, "generation": batch_items.c.generation + 1,
+    "attempt": 0, "run_id": None, "intended_at": None, "made_thread": None, "upstream_run_id": None, "seq": None,
     "status_code": None, "error_kind": None, "response_digest": None, "ended_at": None,
 }  # fmt: skip
 
@@ -74,9 +74,8 @@ def retry_some(
     indexes = [row.item_index for row in retried]
     remove(connection, batch_id, indexes, [Part.RESPONSE, Part.ERROR])
     batch_rows.change_alike(connection, batch_id, indexes, _ANEW)
-    threads = {row.thread_id for row in retried} - {None}
-    if threads:
-        batch_rows.line_up(connection, batch_id, threads)
+    on_threads = {row.item_index: row.thread_id for row in retried if row.thread_id is not None}
+    batch_rows.line_up(connection, batch_id, on_threads)
     if retried and status != BatchStatus.IN_PROGRESS:
         again = {"status": BatchStatus.IN_PROGRESS, "ended_at": None, "deadline": deadline}
         connection.execute(update(batches).where(batches.c.batch_id == batch_id).values(again))

@@ -316,6 +316,7 @@ batch_items = Table(
         "batch_id",
         "thread_id",
         "state",
+        "is_behind",
         "item_index",
         sqlite_where=text("thread_id IS NOT NULL"),
         postgresql_where=text("thread_id IS NOT NULL"),

@@ -425,3 +425,24 @@ async def test_a_cancelled_batch_is_not_tried_anew(ledger: Ledger) -> None:
     await ledger.batches.set_status(BATCH, BatchStatus.CANCELLED, NOON)
     with pytest.raises(LedgerRefused, match="is cancelled"):
         await ledger.batch_items.retry_failed(BATCH)
+
+
+async def test_a_thread_that_expired_as_a_whole_is_tried_in_its_order(ledger: Ledger) -> None:
+    """What waited behind another item when it ended, too, and over many pages of a retry."""
+    threads = [f"t{index % 2}" for index in range(1_203)]
+    await begun(ledger, [item(index, thread_id=each) for index, each in enumerate(threads)])
+    items = ledger.batch_items
+    epoch = await items.take_lane(BATCH, 0, "first")
+    assert [0, 1] == await claimed(ledger, 0, epoch)
+    await items.settle(BATCH, 0, epoch, outcome(ItemState.FAILED))
+    assert 1_201 == await items.fail_waiting(BATCH, ItemState.EXPIRED, NOON)
+
+    # Its followers have ended while they were behind it.
+    assert await items.settle(BATCH, 1, epoch, outcome())
+
+    assert 1_202 == await items.retry_failed(BATCH)
+
+    for expected in ([0, 3], [2, 5], [4, 7]):
+        assert expected == await claimed(ledger, 0, epoch)
+        ends = [(index, outcome()) for index in expected]
+        assert [True, True] == await items.settle_many(BATCH, epoch, ends)

@@ -118,7 +118,7 @@ def _items() -> None:
     op.create_index(
         "batch_items_by_thread",
         "batch_items",
-        ["batch_id", "thread_id", "state", "item_index"],
+        ["batch_id", "thread_id", "state", "is_behind", "item_index"],
         sqlite_where=on_a_thread,
         postgresql_where=on_a_thread,
     )
