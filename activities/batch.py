@@ -21,6 +21,7 @@ from activities.batch_contract import (
     RecordInput,
 )
 from activities.batch_outcomes import given_up, of_body
+from activities.contract import Upstream
 from activities.heartbeat import POLL_BEAT, heartbeating
 from activities.intake import Intake
 from activities.lane_journal import EpochOver
@@ -30,6 +31,7 @@ from ledger import Ledger
 from ledger.batch_item import Item, ItemState
 from ledger.batch_record import BatchCounts, BatchRecord, BatchStatus
 from ledger.chain import Event
+from ledger.limits import MAX_NAME
 from runsapi import Assistants
 
 NO_SUCH_BATCH = "NoSuchBatch"
@@ -55,6 +57,7 @@ class BatchActivities:
         self, upstream: Assistants, ledger: Ledger, promotions: Promotions, intake: Intake
     ) -> None:
         self._upstream = upstream
+        self._at = Upstream(name=upstream.name, url=upstream.url)
         self._ledger = ledger
         self._promotions = promotions
         self._intake = intake
@@ -73,6 +76,13 @@ class BatchActivities:
         holder = f"{info.workflow_run_id}:{info.activity_id}:{info.attempt}"
         with trail.waiting_for_ledger():
             batch = await self._find(input.batch_id)
+            if input.upstream is not None and input.upstream.url != self._at.url:
+                text = (
+                    f"other_upstream: Its runs live on {input.upstream.url}, and a worker is set "
+                    f"up for {self._at.url}. Let all workers have one RUNLANE_UPSTREAM_URL."
+                )
+                await self._ledger.batches.pause(batch.id, text[:MAX_NAME], BY, _now())
+                return LaneDone(why="paused")
             epoch = await self._ledger.batch_items.take_lane(batch.id, input.lane, holder)
         lane = Lane(
             self._upstream, self._ledger, self._promotions, input=input, batch=batch, epoch=epoch
@@ -112,7 +122,7 @@ class BatchActivities:
                 if not counts.unfinished:
                     status = _end_of(batch, counts)
                     batch = await self._ledger.batches.set_status(batch.id, status, _now())
-            return _looked(batch, counts)
+            return _looked(batch, counts, self._at)
 
     @activity.defn(name="batch.record")
     async def record(self, input: RecordInput) -> None:
@@ -202,13 +212,14 @@ def _end_of(batch: BatchRecord, counts: BatchCounts) -> BatchStatus:
     return BatchStatus.COMPLETED
 
 
-def _looked(batch: BatchRecord, counts: BatchCounts) -> Looked:
+def _looked(batch: BatchRecord, counts: BatchCounts, upstream: Upstream) -> Looked:
     left = None if batch.deadline is None else (batch.deadline - _now()).total_seconds()
     return Looked(
         status=batch.status.value,
         paused=None if batch.paused_at is None else batch.paused_reason,
         to_drive=counts.by_state[ItemState.WAITING] + counts.by_state[ItemState.BEGUN],
         promoted=counts.by_state[ItemState.PROMOTED],
+        upstream=upstream,
         deadline_in=None if left is None or left <= 0 else left,
     )
 

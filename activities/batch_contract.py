@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from activities.contract import Upstream
+
 MAX_TRIES = 3
 """How often an item may fail before its failure stands, unless its batch says otherwise."""
 
@@ -59,6 +61,8 @@ class LaneInput(_Model):
     """How many there are: each takes its share of the limits."""
     window: int
     """Items that it drives at a time."""
+    upstream: Upstream | None = None
+    """Where the batch's runs live; a worker that is set up for another one touches none."""
     stay: float = 600.0
     """Seconds after which it comes back, whatever is under way."""
     poll_floor: float = 0.5
@@ -102,6 +106,8 @@ class Looked(_Model):
     """Items that lanes have to drive still."""
     promoted: int = 0
     """Items that are runs of their own."""
+    upstream: Upstream | None = None
+    """That of the worker that looked: the first one binds the batch."""
     deadline_in: float | None = None
     """Seconds until nothing new begins; none without a deadline, or after it."""
 

@@ -55,6 +55,7 @@ class BatchWorkflow:
         self._cancel_by = input.cancel_by
         self._look_again = True
         self._idle_since = input.idle_since
+        self._upstream = input.upstream
         self._started_at: float | None = None
         self._lanes: dict[int, asyncio.Task[None]] = {}
 
@@ -139,6 +140,7 @@ class BatchWorkflow:
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
             retry_policy=RETRIES,
         )
+        self._upstream = self._upstream or looked.upstream
         return looked
 
     def _came_back_at_once(self) -> bool:
@@ -208,6 +210,7 @@ class BatchWorkflow:
             lane=lane,
             lanes=self._input.lanes,
             window=self._input.window,
+            upstream=self._upstream,
             stay=timing.stay,
             poll_floor=timing.poll_floor,
             poll_ceiling=timing.poll_ceiling,
@@ -221,6 +224,7 @@ class BatchWorkflow:
                 "resume": self._resume,
                 "cancel_by": self._cancel_by,
                 "check": False,
+                "upstream": self._upstream,
                 "idle_since": self._idle_since,
             }
         )

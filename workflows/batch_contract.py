@@ -7,6 +7,7 @@ pinned here stands in histories too.
 from pydantic import BaseModel, ConfigDict
 
 from activities.batch_contract import PauseOrder as PauseOrder  # noqa: PLC0414 - it is had from here
+from activities.contract import Upstream
 
 BATCH_WORKFLOW = "Batch"
 """Its workflow id is the batch's."""
@@ -61,6 +62,8 @@ class BatchInput(_Message):
     cancel_by: str | None = None
     check: bool = False
     """Its items are still to be read from a file in the ledger."""
+    upstream: Upstream | None = None
+    """Where its runs live, once that is known."""
     idle_since: float | None = None
     """Unix seconds since which lanes have had nothing to do."""
 

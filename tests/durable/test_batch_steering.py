@@ -3,10 +3,13 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+from temporalio.client import Client
+
 from ledger.batch_item import ItemState
 from ledger.stops import Scope, Stop
 from tests.batches import Batch, new_threads
 from tests.lab import Lab
+from tests.simulator_process import SimulatorProcess
 
 STEADY = {"queued": 0.05, "in_progress": 0.3, "says": "On its way."}
 LONG = {"queued": 0.05, "in_progress": 600}
@@ -86,3 +89,30 @@ async def test_a_stop_pauses_the_batch_and_says_so(lab: Lab) -> None:
     assert 0 == created
     assert "completed" == status
     assert 3 == len(await batch.upstream_runs())
+
+
+async def test_a_worker_of_another_upstream_touches_nothing(
+    client: Client, simulator: SimulatorProcess
+) -> None:
+    """The batch is bound to the upstream on which it began: it is paused, and both are named."""
+    lab = Lab(client, simulator)
+    await lab.scenario(rounds=[STEADY])
+    batch = Batch(lab)
+    async with lab.worker(workers=1):
+        await batch.upload(new_threads(12))
+        await batch.start(lanes=1, window=2)
+        await batch.until(lambda counts: counts.by_state[ItemState.COMPLETED] >= 2)
+    with SimulatorProcess() as other:
+        async with lab.worker(workers=1, upstream_url=other.url):
+            reason = await batch.until_paused()
+        strangers = other.runs()
+    async with lab.worker(workers=1):
+        await batch.resume()
+        status = await batch.ended()
+        results = await batch.results()
+
+    assert reason.startswith(f"other_upstream: Its runs live on {simulator.url}")
+    assert other.url in reason
+    assert [] == strangers
+    assert "completed" == status
+    assert 12 == len(results) == len(await batch.upstream_runs())
