@@ -22,9 +22,10 @@ _CAN_RETRY = (
 )  # fmt: skip
 _ANEW = {
     "state": ItemState.WAITING, "is_behind": False, "lane": None, "epoch": None,
-    "not_before": None, "tries": 0, "generation": batch_items.c.generation + 1,
-    "attempt": 0, "run_id": None, "intended_at": None, "made_thread": None, "upstream_run_id": None, "seq": None,
-    "status_code": None, "error_kind": None, "response_digest": None, "ended_at": None,
+    "not_before": None, "tries": 0, "generation": batch_items.c.generation + 1, "attempt": 0,
+    "run_id": None, "intended_at": None, "made_thread": None, "upstream_run_id": None,
+    "seq": None, "status_code": None, "error_kind": None, "response_digest": None,
+    "ended_at": None,
 }  # fmt: skip
 
 
