@@ -64,7 +64,7 @@ async def test_a_stop_is_told_to_whom_it_concerns(ledger: Ledger) -> None:
     stop = Stop(scope=Scope.RUN, target="run_0", by="ann", reason="wrong", since=NOW)
     await ledger.stops.stop(stop)
     told = await asyncio.gather(journal.may_send("run_0"), journal.may_send("run_1"))
-    assert [stop, None] == told
+    assert [stop, None] == list(told)
 
 
 async def test_one_that_gives_up_waiting_harms_no_other(ledger: Ledger) -> None:
