@@ -10,6 +10,8 @@ from runlane.api import (
     approvals,
     assistants,
     audit,
+    batches,
+    files,
     health,
     messages,
     refusals,
@@ -69,6 +71,8 @@ def create_app(services: Callable[[], AbstractAsyncContextManager[Services]]) ->
         stops,
         tools,
         tokens,
+        files,
+        batches,
         health,
     ):
         app.include_router(module.routes)

@@ -6,6 +6,7 @@ headers, so no web page of elsewhere reads an answer.
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,9 +17,18 @@ MAX_BODY_BYTES = 8 * 1024 * 1024 + 64 * 1024
 """All that the protocol allows of one create, and a little for its envelope."""
 ANSWER_SECONDS = 60.0
 """In which an answer must be given in full; of a stream, in which it must begin."""
+MAX_UPLOAD_BYTES = 200 * 1024 * 1024 + 64 * 1024
+"""Of a file, and a little for the form around it."""
+UPLOAD_SECONDS = 600.0
+"""In which a file must have come, and lie in the ledger."""
+UPLOAD_PATH = "/v1/files"
+FILE_TYPE = "application/octet-stream"
+"""Of a file's content on its way out, which takes as long as it takes."""
 
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS", "DELETE")
-_STREAM = "text/event-stream"
+_STREAMS = ("text/event-stream", FILE_TYPE)
+_JSON = "application/json"
+_FORM = "multipart/form-data"
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -26,6 +36,15 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 _CSP = "default-src 'none'; frame-ancestors 'none'"
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What one request may be."""
+
+    body: int
+    seconds: float
+    kind: str = _JSON
 
 
 class Hardening:
@@ -37,6 +56,7 @@ class Hardening:
         *,
         max_body_bytes: int = MAX_BODY_BYTES,
         answer_seconds: float = ANSWER_SECONDS,
+        max_upload_bytes: int = MAX_UPLOAD_BYTES,
     ) -> None:
         """Stand in front of `app`.
 
@@ -44,10 +64,11 @@ class Hardening:
             app: what answers.
             max_body_bytes: a larger body is refused, whether its length was told or not.
             answer_seconds: after them the request is given up.
+            max_upload_bytes: the same as `max_body_bytes`, for the route that takes files.
         """
         self._app = app
-        self._max_body = max_body_bytes
-        self._seconds = answer_seconds
+        self._limits = _Limits(max_body_bytes, answer_seconds)
+        self._upload = _Limits(max_upload_bytes, UPLOAD_SECONDS, _FORM)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -55,13 +76,15 @@ class Hardening:
             await self._app(scope, receive, send)
             return
         marked = _Marked(send)
-        refusal = self._refused_by_headers(scope["method"], Headers(scope=scope))
+        is_upload = (scope["method"], scope["path"]) == ("POST", UPLOAD_PATH)
+        limits = self._upload if is_upload else self._limits
+        refusal = _refused_by_headers(scope["method"], Headers(scope=scope), limits)
         if refusal is not None:
             await answer(refusal)(scope, receive, marked.send)
             return
-        body = _Body(receive, self._max_body)
+        body = _Body(receive, limits.body)
         try:
-            async with asyncio.timeout(self._seconds) as limit:
+            async with asyncio.timeout(limits.seconds) as limit:
                 marked.limit = limit
                 marked.body = body
                 await self._app(scope, body.receive, marked.send)
@@ -69,22 +92,24 @@ class Hardening:
             if marked.began or not limit.expired():
                 # Half an answer can only be cut off.
                 raise
-            await answer(_too_slow(scope, self._seconds))(scope, receive, send_marked(send))
+            await answer(_too_slow(scope, limits.seconds))(scope, receive, send_marked(send))
         except _TooLarge:
             pass
         if body.is_too_large and not marked.began:
-            await answer(_too_large(self._max_body))(scope, receive, send_marked(send))
+            await answer(_too_large(limits.body))(scope, receive, send_marked(send))
 
-    def _refused_by_headers(self, method: str, headers: Headers) -> Refusal | None:
-        told = headers.get("content-length", "0")
-        if told.isdecimal() and int(told) > self._max_body:
-            return _too_large(self._max_body)
-        has_body = told.strip("0") != "" or "transfer-encoding" in headers
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if method not in _WITHOUT_BODY and has_body and kind != "application/json":
-            text = "A body must be JSON, sent as Content-Type: application/json."
-            return Refusal(text, status=415, code="unsupported_media_type")
-        return None
+
+def _refused_by_headers(method: str, headers: Headers, limits: _Limits) -> Refusal | None:
+    told = headers.get("content-length", "0")
+    if told.isdecimal() and int(told) > limits.body:
+        return _too_large(limits.body)
+    has_body = told.strip("0") != "" or "transfer-encoding" in headers
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if method not in _WITHOUT_BODY and has_body and kind != limits.kind:
+        what = "JSON" if limits.kind == _JSON else "a form"
+        text = f"A body must be {what}, sent as Content-Type: {limits.kind}."
+        return Refusal(text, status=415, code="unsupported_media_type")
+    return None
 
 
 class _TooLarge(Exception):
@@ -143,7 +168,7 @@ def _mark(headers: MutableHeaders) -> None:
 
 
 def _is_stream(headers: Mapping[str, str]) -> bool:
-    return headers.get("content-type", "").startswith(_STREAM)
+    return headers.get("content-type", "").startswith(_STREAMS)
 
 
 def _too_large(most: int) -> Refusal:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import generate_latest
 
 from runlane.api import refusals
-from runlane.api.hardening import Hardening
+from runlane.api.hardening import FILE_TYPE, Hardening
 from runlane.api.watching import REGISTRY, Watching
 
 MOST = 1000
@@ -35,7 +35,11 @@ class Small:
         self.app.add_api_route("/stream", self.stream)
         self.app.add_api_route("/wait", self.wait, methods=["GET", "POST"])
         self.app.add_api_route("/break", self.fall)
-        self.app.add_middleware(Hardening, max_body_bytes=MOST, answer_seconds=SECONDS)
+        self.app.add_api_route("/v1/files", self.echo, methods=["POST"])
+        self.app.add_api_route("/content", self.content)
+        self.app.add_middleware(
+            Hardening, max_body_bytes=MOST, answer_seconds=SECONDS, max_upload_bytes=4 * MOST
+        )
         self.app.add_middleware(Watching)
 
     async def echo(self, request: Request) -> Response:
@@ -51,6 +55,14 @@ class Small:
             yield "data: [DONE]\n\n"
 
         return StreamingResponse(parts(), media_type="text/event-stream")
+
+    async def content(self) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"1"
+            await asyncio.sleep(2 * SECONDS)
+            yield b"2"
+
+        return StreamingResponse(parts(), media_type=FILE_TYPE)
 
     async def wait(self) -> Response:
         try:
@@ -238,3 +250,31 @@ def figures() -> dict[str, float]:
     lines = generate_latest(REGISTRY).decode().splitlines()
     pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
     return {name: float(value) for name, _, value in pairs}
+
+
+async def test_one_route_alone_takes_a_form(small: Small) -> None:
+    """It has a limit of its own, whether the length is told or not, and takes no JSON."""
+
+    async def pieces(size: int) -> AsyncIterator[bytes]:
+        for _ in range(size // 100):
+            yield b"x" * 100
+
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    async with served(small) as client:
+        taken = await client.post("/v1/files", content=b"x" * 4 * MOST, headers=form)
+        told = await client.post("/v1/files", content=b"x" * (4 * MOST + 1), headers=form)
+        untold = await client.post("/v1/files", content=pieces(5 * MOST), headers=form)
+        as_json = await client.post("/v1/files", json={"text": ""})
+        elsewhere = await client.post("/echo", content=b"x", headers=form)
+
+    assert {"bytes": 4 * MOST} == taken.json()
+    assert [413, 413, 415, 415] == [
+        each.status_code for each in (told, untold, as_json, elsewhere)
+    ]  # fmt: skip
+
+
+async def test_a_file_takes_as_long_as_it_takes(small: Small) -> None:
+    """Once it has begun, an answer with a file's content is cut off by no clock."""
+    async with served(small) as client:
+        answer = await client.get("/content")
+    assert b"12" == answer.content
