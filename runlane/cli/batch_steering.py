@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from runlane.cli import batches, output, session
-from runlane.cli.batches import Errors, Files, Ordered, Output, WaitForPeople
+from runlane.cli import batch_watching, batches, output, session
+from runlane.cli.batch_watching import Errors, Files, Ordered, Output, WaitForPeople
 from runlane.cli.options import Json
 from runlane.errors import ExitCode, InvalidRequest, Refused
 
@@ -45,7 +45,7 @@ def _status(batch: _Batch, json: Json = False) -> None:
         _show(await _standing(ledger, await known.find(batch)))
         return int(ExitCode.DONE)
 
-    batches.perform(work)
+    batch_watching.perform(work)
 
 
 def _watch(
@@ -62,9 +62,11 @@ def _watch(
 
     async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
         found = await known.find(batch)
-        return await batches.watched(client, ledger, found, files, wait_for_people=wait_for_people)
+        return await batch_watching.watched(
+            client, ledger, found, files, wait_for_people=wait_for_people
+        )
 
-    batches.perform(work)
+    batch_watching.perform(work)
 
 
 def _pause(
@@ -84,7 +86,7 @@ def _pause(
         output.note(f"Go on with:  runlane batch resume {output.word(found.name)}")
         return int(ExitCode.DONE)
 
-    batches.perform(work)
+    batch_watching.perform(work)
 
 
 def _resume(
@@ -105,7 +107,7 @@ def _resume(
         _show(await _standing(ledger, found))
         return int(ExitCode.DONE)
 
-    batches.perform(work)
+    batch_watching.perform(work)
 
 
 def _cancel(batch: _Batch, json: Json = False) -> None:
@@ -120,7 +122,7 @@ def _cancel(batch: _Batch, json: Json = False) -> None:
             output.note(f"See its end:  runlane batch watch {output.word(found.name)}")
         return int(ExitCode.DONE)
 
-    batches.perform(work)
+    batch_watching.perform(work)
 
 
 def _results(
@@ -151,7 +153,7 @@ def _results(
         output.note(f"Results are in {output.safe(str(output_file))}")
         return int(ExitCode.DONE)
 
-    batches.perform(work)
+    batch_watching.perform(work)
 
 
 def _retry_failed(
@@ -188,7 +190,7 @@ def _retry_failed(
         output.note(f"Trying {output.counted(count, 'item')} again.")
         return int(ExitCode.DONE)
 
-    batches.perform(work)
+    batch_watching.perform(work)
 
 
 def _list(
@@ -216,7 +218,7 @@ def _list(
             output.table(head, [_row(each) for each in standing], styled=1)
         return int(ExitCode.DONE)
 
-    batches.perform(work)
+    batch_watching.perform(work)
 
 
 def _row(standing: "Standing") -> tuple[str, ...]:
@@ -245,7 +247,7 @@ def _show(standing: "Standing") -> None:
 
         output.document(presenting.document(standing.batch, standing.counts))
     else:
-        batches.tell(standing)
+        batch_watching.tell(standing)
 
 
 async def _print_results(ledger: "Ledger", batch: "BatchRecord", *, in_order: bool) -> None:
