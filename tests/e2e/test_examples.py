@@ -67,7 +67,7 @@ NEW_PORTS = ("--temporal-port", "0", "--ui-port", "0")
 async def serving(where: Path, env: dict[str, str], *command: str) -> AsyncIterator[dict[str, Any]]:
     """Run a command that serves; yield what it says when it is ready."""
     process = await asyncio.create_subprocess_exec(
-        *(RUNLANE, *command, "--json"),
+        *(str(RUNLANE), *command, "--json"),
         env=env,
         cwd=where,
         stdin=asyncio.subprocess.DEVNULL,
