@@ -31,7 +31,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from runlane import key_check, reading
 from runlane.errors import CannotDecrypt, InvalidRequest, NotFound, Refused, RunNotFound
 from runlane.rpc import explained, is_namespace_missing
-from runlane.scheduling import OVERLAPS, Wanted, check_name, zone
+from runlane.scheduling import MAX_CATCHUP, OVERLAPS, Wanted, check_name, zone
 from workflows.scheduled_contract import (
     ID_PREFIX,
     SCHEDULED_WORKFLOW,
@@ -184,7 +184,8 @@ class Schedules:
             next=_in_zone(info.next_action_times, memo.timezone),
             recent=_starts(name, info.recent_actions, memo.timezone),
             overlap=next(word for word, each in OVERLAPS.items() if each == policy.overlap),
-            catchup_window=policy.catchup_window,
+            # Temporal fills its default in.
+            catchup_window=policy.catchup_window or MAX_CATCHUP,
             skipped=info.num_actions_skipped_overlap,
             missed=info.num_actions_missed_catchup_window,
             request=request,
