@@ -15,6 +15,8 @@ from runlane.api.bodies import (
     ThreadRunCreate,
     ToolOutputsSubmit,
 )
+from runlane.api.documenting import OR_STREAM
+from runlane.api.ids import RunId, StepId, ThreadId
 from runlane.api.known_tools import Known, KnownTools
 from runlane.api.owned import find_run
 from runlane.api.services import Given, Services
@@ -40,7 +42,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[str | None, Query(max_length=255)]
 
 
-@routes.post("/runs", response_model=Run, operation_id="createThreadAndRun")
+@routes.post("/runs", response_model=Run, responses=OR_STREAM, operation_id="createThreadAndRun")
 async def create_thread_and_run(
     *,
     body: ThreadRunCreate,
@@ -70,10 +72,10 @@ async def create_thread_and_run(
     return _created(services, view, asked, last_event_id)
 
 
-@routes.post("/{thread_id}/runs", response_model=Run, operation_id="createRun")
+@routes.post("/{thread_id}/runs", response_model=Run, responses=OR_STREAM, operation_id="createRun")
 async def create_run(
     *,
-    thread_id: str,
+    thread_id: ThreadId,
     body: RunCreate,
     asking: Operator,
     services: Given,
@@ -92,7 +94,7 @@ async def create_run(
 @routes.get("/{thread_id}/runs", response_model=RunPage, operation_id="listRuns")
 async def list_runs(
     *,
-    thread_id: str,
+    thread_id: ThreadId,
     asking: Reader,
     services: Given,
     include: Includes = None,
@@ -120,7 +122,7 @@ async def list_runs(
 
 @routes.get("/{thread_id}/runs/{run_id}", response_model=Run, operation_id="getRun")
 async def retrieve_run(
-    thread_id: str, run_id: str, asking: Reader, services: Given, include: Includes = None
+    thread_id: ThreadId, run_id: RunId, asking: Reader, services: Given, include: Includes = None
 ) -> Response:
     """Return a run; the header `openai-poll-after-ms` says when to look again."""
     return _answer(await find_run(services, asking, thread_id, run_id), include)
@@ -129,8 +131,8 @@ async def retrieve_run(
 @routes.post("/{thread_id}/runs/{run_id}", response_model=Run, operation_id="modifyRun")
 async def update_run(
     *,
-    thread_id: str,
-    run_id: str,
+    thread_id: ThreadId,
+    run_id: RunId,
     body: RunUpdate,
     asking: Operator,
     services: Given,
@@ -149,7 +151,7 @@ async def update_run(
 
 @routes.post("/{thread_id}/runs/{run_id}/cancel", response_model=Run, operation_id="cancelRun")
 async def cancel_run(
-    thread_id: str, run_id: str, asking: Operator, services: Given, include: Includes = None
+    thread_id: ThreadId, run_id: RunId, asking: Operator, services: Given, include: Includes = None
 ) -> Response:
     """Ask for a run's cancellation; its status tells how it ended."""
     view = await find_run(services, asking, thread_id, run_id)
@@ -162,12 +164,13 @@ async def cancel_run(
 @routes.post(
     "/{thread_id}/runs/{run_id}/submit_tool_outputs",
     response_model=Run,
+    responses=OR_STREAM,
     operation_id="submitToolOutputsToRun",
 )
 async def submit_tool_outputs(
     *,
-    thread_id: str,
-    run_id: str,
+    thread_id: ThreadId,
+    run_id: RunId,
     body: ToolOutputsSubmit,
     asking: Operator,
     services: Given,
@@ -189,8 +192,8 @@ async def submit_tool_outputs(
 )
 async def list_steps(
     *,
-    thread_id: str,
-    run_id: str,
+    thread_id: ThreadId,
+    run_id: RunId,
     asking: Reader,
     services: Given,
     limit: Limit = 20,
@@ -223,7 +226,7 @@ async def list_steps(
     operation_id="getRunStep",
 )
 async def retrieve_step(
-    thread_id: str, run_id: str, step_id: str, asking: Reader, services: Given
+    thread_id: ThreadId, run_id: RunId, step_id: StepId, asking: Reader, services: Given
 ) -> Response:
     """Return a step of a run."""
     await find_run(services, asking, thread_id, run_id)

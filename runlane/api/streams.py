@@ -9,6 +9,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from runlane.api.access import Reader as ReaderRole
 from runlane.api.facts import Facts
+from runlane.api.ids import RunId, ThreadId
 from runlane.api.owned import find_run
 from runlane.api.readers import Reader
 from runlane.api.services import Given, Services
@@ -34,8 +35,8 @@ routes = APIRouter(prefix="/v1/threads", tags=["runs"])
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def stream_events(
-    thread_id: str,
-    run_id: str,
+    thread_id: ThreadId,
+    run_id: RunId,
     asking: ReaderRole,
     services: Given,
     last_event_id: Annotated[

@@ -1,12 +1,13 @@
 """Tokens over HTTP: made, listed and revoked by admins."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from runlane import tokens
 from runlane.api.access import Admin
+from runlane.api.ids import TokenName
 from runlane.api.services import Given
 from runlane.roles import Role
 
@@ -65,9 +66,6 @@ class TokenList(BaseModel):
     data: list[TokenShown]
 
 
-Name = Annotated[str, Path(max_length=255)]
-
-
 @routes.post("", operation_id="createToken")
 async def create_token(body: TokenCreate, asking: Admin, services: Given) -> TokenMade:
     """Make a token. Where the answer is lost, revoke the name and make another."""
@@ -93,7 +91,7 @@ async def list_tokens(_: Admin, services: Given) -> TokenList:
 
 
 @routes.delete("/{name}", operation_id="revokeToken")
-async def revoke_token(name: Name, asking: Admin, services: Given) -> TokenShown:
+async def revoke_token(name: TokenName, asking: Admin, services: Given) -> TokenShown:
     """Revoke a token: at once at this server, and within 5 seconds at any other."""
     revoked = await tokens.revoke(services.ledger, name, by=asking.person)
     services.access.known.forget()
