@@ -180,11 +180,13 @@ async def submit_tool_outputs(
     """Deliver all outputs that the run asks its caller for. Sent again, it changes nothing."""
     view = await find_run(services, asking, thread_id, run_id)
     outputs = [each.model_dump(include={"tool_call_id", "output"}) for each in body.tool_outputs]
-    await submit(services, asking, view, outputs)
+    answered = await submit(services, asking, view, outputs)
     if body.stream:
         calls = [each["tool_call_id"] for each in outputs]
         return streams.stream(services, view, after=last_event_id, answering=calls)
-    return _answer(await find_run(services, asking, thread_id, run_id), include)
+    if answered is None or presenting.INCLUDE in (include or ()):
+        answered = await find_run(services, asking, thread_id, run_id)
+    return _answer(answered, include)
 
 
 @routes.get(

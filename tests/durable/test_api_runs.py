@@ -195,6 +195,24 @@ async def test_a_submit_sent_again_changes_nothing(api: Api, lab: Lab) -> None:
     assert 1 == await lab.accepted("runs.submit_tool_outputs")
 
 
+async def test_a_submit_is_answered_with_the_run_as_it_then_is(api: Api, lab: Lab) -> None:
+    """The answer is what a look shows while the outputs are on their way, and says to look soon."""
+    run = await _asking(api, lab)
+    [call] = _calls(run)
+    on_its_way = await lab.fault("runs.submit_tool_outputs", "hold_before")
+    http, path = api.http(), f"/threads/{lab.thread_id}/runs/{run.id}"
+    taken = await http.post(
+        f"{path}/submit_tool_outputs",
+        json={"tool_outputs": [{"tool_call_id": call, "output": "shipped"}]},
+    )
+    await lab.held(on_its_way)
+    looked = await http.get(path)
+    await lab.release(on_its_way)
+    assert "queued" == taken.json()["status"]
+    assert looked.json() == taken.json()
+    assert "500" == taken.headers[POLL_AFTER]
+
+
 async def test_a_cancelled_run_ends_and_is_not_cancelled_twice(api: Api, lab: Lab) -> None:
     """`cancel` answers `cancelling`, `poll` the end; then the seed's 400."""
     run = await _asking(api, lab)
