@@ -8,14 +8,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, insert, select
 
-from ledger import limits
+from ledger import limits, spent
 from ledger.approval import Approval
 from ledger.approvals import write
 from ledger.audit import Appending
 from ledger.chain import Event
 from ledger.contents import Contents, checked
 from ledger.database import Database
-from ledger.errors import LedgerRefused
+from ledger.errors import ApprovalSpent, LedgerRefused
 from ledger.tables import decisions
 
 
@@ -131,6 +131,21 @@ class Decisions:
         """
         its = decisions.c.id == decision_id
         return await self._database.read(lambda connection: self._one(connection, its))
+
+    async def check_unrevoked(self, decision_ids: Sequence[str]) -> None:
+        """Refuse decisions that let nothing run any more, for what may run twice.
+
+        What may not is refused, and by more than this, where its intent is begun.
+
+        Raises:
+            ApprovalSpent: one was for the rest of its run, and is revoked.
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        problem = await self._database.read(
+            lambda connection: spent.revocation(connection, decision_ids)
+        )
+        if problem is not None:
+            raise ApprovalSpent(problem)
 
     async def of_run(self, run_id: str) -> list[DecisionRecord]:
         """Return every decision of a run with its contents, oldest first.

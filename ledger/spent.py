@@ -23,13 +23,27 @@ def refusal(connection: Connection, key: IntentKey, decision_ids: Sequence[str])
     One for the rest of the run does until it is revoked; any other lets one call run.
     """
     for each in decision_ids:
-        given = connection.execute(select(decisions).where(decisions.c.id == each)).first()
-        if given is not None and given.for_rest_of_run:
+        given = _for_rest_of_run(connection, each)
+        if given is not None:
             if _is_revoked(connection, given):
                 return _REVOKED
         elif _is_used(connection, key, each):
             return _USED
     return None
+
+
+def revocation(connection: Connection, decision_ids: Sequence[str]) -> str | None:
+    """Say that one of the decisions was revoked; None where none was."""
+    for each in decision_ids:
+        given = _for_rest_of_run(connection, each)
+        if given is not None and _is_revoked(connection, given):
+            return _REVOKED
+    return None
+
+
+def _for_rest_of_run(connection: Connection, decision_id: str) -> Row[Any] | None:
+    its = decisions.c.id == decision_id, decisions.c.for_rest_of_run.is_(True)
+    return connection.execute(select(decisions).where(*its)).first()
 
 
 def _is_revoked(connection: Connection, given: Row[Any]) -> bool:

@@ -221,9 +221,12 @@ async def test_a_run_that_is_cancelled_while_its_tool_is_stopped_pays_nothing(la
     assert [] == paid
 
 
-async def test_what_was_revoked_while_its_tool_was_stopped_does_not_run(lab: Lab) -> None:
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_what_was_revoked_while_its_tool_was_stopped_does_not_run(
+    lab: Lab, read_only: bool
+) -> None:
     """An approval for the rest of the run had let the call wait for its turn."""
-    till, clerk = Till(), Clerk()
+    till, clerk = Till(read_only=read_only), Clerk()
     rounds = [{"calls": [refund(f"A-{number}")]} for number in (1, 2)]
     await lab.scenario(rounds=rounds)
     submit = await lab.fault("runs.submit_tool_outputs", "hold_before")
