@@ -75,23 +75,21 @@ def _say(document: dict[str, Any]) -> None:
         schemas.pop(name, None)
     schemas[_ENVELOPE] = _SCHEMA
     body = {"application/json": {"schema": {"$ref": f"#/components/schemas/{_ENVELOPE}"}}}
-    for path, methods in document["paths"].items():
+    for methods in document["paths"].values():
         for method, operation in methods.items():
             answers = operation["responses"]
             answers.pop("422", None)
-            for status in _refused_with(method, path, operation):
+            for status in _refused_with(method, operation):
                 answers.setdefault(status, {"description": _TEXTS[status], "content": body})
 
 
-def _refused_with(method: str, path: str, operation: dict[str, Any]) -> Iterator[str]:
+def _refused_with(method: str, operation: dict[str, Any]) -> Iterator[str]:
     has_body = "requestBody" in operation
     if has_body or operation.get("parameters"):
-        yield "400"
+        yield from ("400", "404")
     if operation.get("security"):
         yield from ("401", "403", "500", "503", "default")
         if method != "get":
             yield "409"
-    if "{" in path:
-        yield "404"
     if has_body:
         yield from ("413", "415")
