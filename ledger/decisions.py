@@ -34,6 +34,8 @@ class DecisionRecord:
     face: str = ""
     token: str | None = None
     """Its name."""
+    token_made_by: str | None = None
+    """Whoever made it, where it is somebody else than the person."""
     tool_digest: str | None = None
     arguments_digest: str | None = None
     shown: str | None = None
@@ -65,6 +67,7 @@ class DecisionRecord:
             limits.name(name, getattr(self, name))
         limits.text("face", self.face)
         limits.optional("token", self.token)
+        limits.optional("token_made_by", self.token_made_by)
         for name in ("tool_digest", "arguments_digest", "shown"):
             if getattr(self, name) is not None:
                 limits.digest(name, getattr(self, name))
@@ -173,8 +176,8 @@ class Decisions:
             )
         }
         names = (
-            "id", "run_id", "call_id", "kind", "by", "at", "face", "token", "tool_digest",
-            "arguments_digest", "shown", "for_rest_of_run", "key_id", "signature",
+            "id", "run_id", "call_id", "kind", "by", "at", "face", "token", "token_made_by",
+            "tool_digest", "arguments_digest", "shown", "for_rest_of_run", "key_id", "signature",
         )  # fmt: skip
         values = {name: getattr(record, name) for name in names}
         connection.execute(
