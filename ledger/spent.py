@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, select
+from sqlalchemy import Connection, Row, select
 
 from ledger.chain import Kind
 from ledger.intent import IntentKey
@@ -47,13 +47,22 @@ def _for_rest_of_run(connection: Connection, decision_id: str) -> Row[Any] | Non
 
 
 def _is_revoked(connection: Connection, given: Row[Any]) -> bool:
-    later = exists().where(
-        decisions.c.run_id == given.run_id,
-        decisions.c.call_id == given.call_id,
-        decisions.c.kind == "revoke",
-        decisions.c.recorded_at >= given.recorded_at,
+    # By the trail's order, which is one for all workers; their clocks are not.
+    query = (
+        select(audit_rows.c.body)
+        .where(audit_rows.c.run_id == given.run_id, audit_rows.c.kind == Kind.DECISION.value)
+        .order_by(audit_rows.c.seq)
     )
-    return bool(connection.execute(select(later)).scalar())
+    call: str | None = None
+    for body in connection.execute(query).scalars():
+        facts = json.loads(body).get("facts", {})
+        if facts.get("refused") is not None:
+            continue
+        if facts.get("decision") == given.id:
+            call = facts.get("call")
+        elif call is not None and (facts.get("kind"), facts.get("call")) == ("revoke", call):
+            return True
+    return False
 
 
 def _is_used(connection: Connection, key: IntentKey, decision_id: str) -> bool:
