@@ -391,9 +391,11 @@ class _Reach:
 async def _place(client: Client, run_id: str | None, param: str) -> _Place | None:
     if run_id is None:
         return None
+    if not run_id.isprintable():
+        # No run's; Visibility breaks on some of these.
+        raise _no_cursor(run_id, param)
     # As Visibility shows it, like the rows it is compared with.
-    by_id = f"{_OURS} AND WorkflowId = {quoted(run_id)}"
-    async for row in client.list_workflows(by_id, limit=1):
+    async for row in client.list_workflows(f"{_OURS} AND WorkflowId = {quoted(run_id)}", limit=1):
         return _Place(_ms(created_at(row)), run_id)
     try:
         execution = await client.get_workflow_handle(run_id).describe()
@@ -402,11 +404,15 @@ async def _place(client: Client, run_id: str | None, param: str) -> _Place | Non
             raise
         # An id that no workflow can have is answered by INVALID_ARGUMENT.
         if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
-            text = f"No run {run_id}, which {param} names; it may be past Temporal's retention."
-            raise RunNotFound(text, param=param) from None
+            raise _no_cursor(run_id, param) from None
         raise
     # Started a moment ago, and Visibility hasn't heard of it.
     return _Place(_ms(created_at(execution)), run_id)
+
+
+def _no_cursor(run_id: str, param: str) -> RunNotFound:
+    text = f"No run {run_id}, which {param} names; it may be past Temporal's retention."
+    return RunNotFound(text, param=param)
 
 
 _OURS = f"WorkflowType = '{WORKFLOW}' AND ExecutionStatus != 'ContinuedAsNew'"
