@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from runlane.api.plain import Plain
 from runsapi import Run, RunStep
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+class _Body(Plain):
+    model_config = ConfigDict(extra="allow")
 
 
 class RunlaneOptions(BaseModel):
@@ -35,8 +36,6 @@ class RunCreate(_Body):
     """The protocol's create body."""
 
     model_config = ConfigDict(
-        extra="allow",
-        hide_input_in_errors=True,
         json_schema_extra={"examples": [{"assistant_id": "asst_orders"}]},
     )
 

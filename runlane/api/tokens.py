@@ -8,18 +8,18 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 from runlane import tokens
 from runlane.api.access import Admin
 from runlane.api.ids import TokenName
+from runlane.api.plain import Plain
 from runlane.api.services import Given
 from runlane.roles import Role
 
 routes = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 
 
-class TokenCreate(BaseModel):
+class TokenCreate(Plain):
     """What a token is to be for."""
 
     model_config = ConfigDict(
         extra="forbid",
-        hide_input_in_errors=True,
         json_schema_extra={
             "examples": [{"name": "shop", "person": "shop-backend", "role": "operator"}]
         },
@@ -28,7 +28,7 @@ class TokenCreate(BaseModel):
     name: StrictStr = Field(description="Letters, digits and `. _ -`, at most 64.")
     person: StrictStr = Field(description="Whose word the holder's is.")
     role: Role
-    groups: list[StrictStr] = []
+    groups: list[StrictStr] = Field(default_factory=list)
     expires_at: float | None = Field(
         default=None, description="Unix seconds, from which on it counts no more."
     )
