@@ -14,6 +14,7 @@ _TEXTS = {
     "401": "There is no token, or it doesn't count.",
     "403": "The token's role is too small.",
     "404": "There is no such thing, or it is somebody else's.",
+    "408": "The rest of the body has not come in time.",
     "409": "Understood, and refused as things stand. Receipts may stand beside `error`.",
     "413": "The body is too large.",
     "415": "The body isn't JSON.",
@@ -92,4 +93,4 @@ def _refused_with(method: str, operation: dict[str, Any]) -> Iterator[str]:
         if method != "get":
             yield "409"
     if has_body:
-        yield from ("413", "415")
+        yield from ("408", "413", "415")
