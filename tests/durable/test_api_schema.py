@@ -264,7 +264,8 @@ def operations() -> dict[str, Operation]:
 
 def test_every_operation_has_a_row() -> None:
     """Whoever adds a route says here how it is asked."""
-    assert set(operations()) == set(ROWS)
+    methods = [each for path in document()["paths"].values() for each in path.values()]
+    assert {each["operationId"] for each in methods} == set(ROWS)
 
 
 @pytest.mark.slow
