@@ -1,0 +1,48 @@
+"""What was tried against the API to see or do what isn't one's own, or the same thing twice."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest_asyncio
+
+from tests.api import Api, serving
+from tests.lab import Lab
+
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+
+
+@pytest_asyncio.fixture
+async def api(lab: Lab) -> AsyncIterator[Api]:
+    """An API that asks everybody for a token."""
+    async with serving(lab, local=None) as served:
+        yield served
+
+
+async def until_listed(client: httpx.AsyncClient, path: str, run_id: str) -> None:
+    """Wait until Visibility has heard of a run."""
+    async with asyncio.timeout(30):
+        while run_id not in (await client.get(path)).text:
+            await asyncio.sleep(0.1)
+
+
+async def test_a_key_names_its_run_while_another_lives_on_the_thread(api: Api, lab: Lab) -> None:
+    """The first run has ended, the next one waits: the first request, sent again, is no new one."""
+    ann = api.http(await api.token())
+    path = f"/threads/{lab.thread_id}/runs"
+    body = {"assistant_id": lab.assistant_id, "tools": [TOOL]}
+    key = {"idempotency-key": secrets.token_hex(8)}
+    first = (await ann.post(path, json=body, headers=key)).json()["id"]
+    await ann.post(f"{path}/{first}/cancel")
+    async with asyncio.timeout(30):
+        while (await ann.get(f"{path}/{first}")).json()["status"] != "cancelled":
+            await asyncio.sleep(0.1)
+    second = await ann.post(path, json=body)
+    assert 200 == second.status_code
+
+    again = await ann.post(path, json=body, headers=key)
+    other = await ann.post(path, json={**body, "instructions": "Else."}, headers=key)
+
+    assert (200, first) == (again.status_code, again.json().get("id")), again.text
+    assert (400, "idempotency_key_reused") == (other.status_code, other.json()["error"]["code"])
