@@ -212,8 +212,8 @@ async def count_runs(client: Client, query: ListQuery, *, timeout: timedelta) ->
 
 
 async def _fetch(client: Client, query: ListQuery) -> RunPage:
-    after = await _place(client, query.after, "after")
-    before = await _place(client, query.before, "before")
+    after = await _place(client, query.after, "after", query.owner)
+    before = await _place(client, query.before, "before", query.owner)
     # The page before a run is nearest to it: read away from it, and turn the page round.
     backwards = before is not None and after is None
     descending = (query.order == "desc") != backwards
@@ -388,7 +388,9 @@ class _Reach:
         return high
 
 
-async def _place(client: Client, run_id: str | None, param: str) -> _Place | None:
+async def _place(
+    client: Client, run_id: str | None, param: str, owner: str | None
+) -> _Place | None:
     if run_id is None:
         return None
     if not run_id.isprintable():
@@ -396,7 +398,7 @@ async def _place(client: Client, run_id: str | None, param: str) -> _Place | Non
         raise _no_cursor(run_id, param)
     # As Visibility shows it, like the rows it is compared with.
     async for row in client.list_workflows(f"{_OURS} AND WorkflowId = {quoted(run_id)}", limit=1):
-        return _Place(_ms(created_at(row)), run_id)
+        return _own(row, param, owner)
     try:
         execution = await client.get_workflow_handle(run_id).describe()
     except RPCError as error:
@@ -407,7 +409,14 @@ async def _place(client: Client, run_id: str | None, param: str) -> _Place | Non
             raise _no_cursor(run_id, param) from None
         raise
     # Started a moment ago, and Visibility hasn't heard of it.
-    return _Place(_ms(created_at(execution)), run_id)
+    return _own(execution, param, owner)
+
+
+def _own(row: WorkflowExecution, param: str, owner: str | None) -> _Place:
+    # When another owner's run was created, and whether there is one, is not told either.
+    if owner is not None and owner != row.typed_search_attributes.get(search_attributes.OWNER):
+        raise _no_cursor(row.id, param)
+    return _Place(_ms(created_at(row)), row.id)
 
 
 def _no_cursor(run_id: str, param: str) -> RunNotFound:

@@ -46,3 +46,18 @@ async def test_a_key_names_its_run_while_another_lives_on_the_thread(api: Api, l
 
     assert (200, first) == (again.status_code, again.json().get("id")), again.text
     assert (400, "idempotency_key_reused") == (other.status_code, other.json()["error"]["code"])
+
+
+async def test_a_cursor_tells_nothing_of_anothers_run(api: Api, lab: Lab) -> None:
+    """Another owner's run, as `after` or `before`, is not there, like one that never was."""
+    ann, bob = api.http(await api.token(person="ann")), api.http(await api.token(person="bob"))
+    path = f"/threads/{lab.thread_id}/runs"
+    body = {"assistant_id": lab.assistant_id, "tools": [TOOL]}
+    run_id = (await ann.post(path, json=body)).json()["id"]
+    await until_listed(ann, path, run_id)
+
+    for where in ("after", "before"):
+        known = await bob.get(path, params={where: run_id})
+        unknown = await bob.get(path, params={where: "run_nobody"})
+        assert [404, 404] == [known.status_code, unknown.status_code]
+        assert unknown.text.replace("run_nobody", "X") == known.text.replace(run_id, "X")
