@@ -51,7 +51,9 @@ __all__ = [
 TOKEN_IN_SCOPE = "runlane.token"  # noqa: S105 - a key's name
 """Where the name of a request's token stands in its ASGI scope, for the log."""
 
-_PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_PROXIED = ("forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip", "via")
+_FORWARDED = "x-forwarded-"
+"""What many other headers of proxies begin with."""
 _scheme = HTTPBearer(
     auto_error=False,
     scheme_name="token",
@@ -195,7 +197,10 @@ def _is_of_this_machine(request: Request) -> bool:
     headers = request.headers
     if request.client is None or not _is_loopback(request.client.host):
         return False
-    if any(name in headers for name in _PROXIED):
+    if any(name in _PROXIED or name.startswith(_FORWARDED) for name in headers):
+        return False
+    # There are proxies that add no header unless told to, and ask in the HTTP of 1996.
+    if request.scope.get("http_version") == "1.0":
         return False
     hosts = headers.getlist("host")
     if len(hosts) != 1 or not _is_loopback(_name_in(f"//{hosts[0]}")):
