@@ -33,7 +33,7 @@ from tests.lab import Lab, eventually
 from tests.simulator_process import SimulatorProcess
 from tests.till import Till, refund
 
-CASES = 8
+CASES = 6
 """Of each kind for each operation: those that fit the document, and those that don't."""
 SSE = "text/event-stream"
 TOOL = {"type": "function", "function": {"name": "ask", "parameters": {"type": "object"}}}
