@@ -20,11 +20,15 @@ from runlane.errors import (
     InvalidRequest,
     LedgerUnreachable,
     LedgerUnusable,
+    NamespaceMissing,
     NotFound,
+    NoWorker,
     Refused,
     RunlaneError,
     StartUncertain,
+    TemporalUnreachable,
     Unreachable,
+    UpstreamUnreachable,
 )
 from runlane.payload_store import PayloadStoreError
 from runlane.settings import SettingsError
@@ -126,6 +130,28 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
+_AWAY = {
+    TemporalUnreachable: "Temporal doesn't answer. Send this again in a moment.",
+    NamespaceMissing: "Temporal doesn't answer. Send this again in a moment.",
+    UpstreamUnreachable: "The upstream doesn't answer. Send this again in a moment.",
+    LedgerUnreachable: "The ledger doesn't answer. Send this again in a moment.",
+    NoWorker: "No worker takes this now. Send it again once one runs.",
+}
+
+
+def _told(error: RunlaneError) -> str:
+    """Return an error's text for callers: where our parts are is no business of theirs."""
+    if isinstance(error, StartUncertain):
+        return (
+            f"Whether {error.run_id} was started is not known. Look for it before you send this "
+            "again."
+        )
+    if isinstance(error, Unreachable):
+        _logger.warning("%s", error.message)
+        return _AWAY.get(type(error), "Somebody who is needed doesn't answer. Try again.")
+    return error.message
+
+
 def refusal_for(error: RunlaneError) -> Refusal:
     """Return how an error of Runlane's is told over HTTP."""
     document = error.as_json()
@@ -145,7 +171,7 @@ def refusal_for(error: RunlaneError) -> Refusal:
     elif isinstance(error, CannotDecrypt | LedgerUnusable):
         status = 500
     return Refusal(
-        error.message,
+        _told(error),
         status=status,
         type=error.type,
         param=error.param,
