@@ -36,6 +36,8 @@ class Wanted:
     stream: bool = False
     with_runlane: bool = False
     """Show the key `runlane`."""
+    new_thread: str | None = None
+    """Digest of what the thread is to be, where it is asked for, too."""
 
     def check(self) -> None:
         """Refuse what can't be begun on any thread.
@@ -49,7 +51,8 @@ class Wanted:
 
     def of(self, asking: Principal) -> dict[str, Any]:
         """Return the options for whoever asks."""
-        return {**self.options, "owner": asking.person, "requested_by": asking.person}
+        who = {"owner": asking.person, "requested_by": asking.person}
+        return {**self.options, **who, "new_thread": self.new_thread}
 
 
 def wanted(

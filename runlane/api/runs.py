@@ -1,10 +1,12 @@
 """The seed's routes of runs."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import JSONResponse, Response
 
+from activities.contract import canonical_json
 from runlane.api import creating, presenting, refusals, streams
 from runlane.api.access import Operator, Reader
 from runlane.api.bodies import (
@@ -24,7 +26,7 @@ from runlane.api.submitting import submit
 from runlane.api.threads import create_thread
 from runlane.errors import RunEnded, StepNotFound
 from runsapi import TERMINAL, Run, RunStatus, RunStep
-from workflows.contract import RunView
+from workflows.contract import RunView, content_digest
 
 routes = APIRouter(prefix="/v1/threads", tags=["runs"])
 
@@ -55,12 +57,15 @@ async def create_thread_and_run(
 ) -> Response:
     """Create a thread upstream, and a run on it."""
     asked = await _wanted(body, include, services, tools, key=idempotency_key)
+    thread = body.new_thread()
+    # A key with another thread is another request.
+    asked = replace(asked, new_thread=content_digest(canonical_json(thread)))
     # The first request of this key has made the thread.
     thread_id = await creating.thread_of(services, asking, idempotency_key)
     if thread_id is None:
         # What can't be asked for leaves no thread behind.
         asked.check()
-        thread_id = await create_thread(services, body.new_thread())
+        thread_id = await create_thread(services, thread)
     try:
         view = await creating.begin(services, asking, thread_id, asked)
     except refusals.Refusal:

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest_asyncio
@@ -46,6 +47,27 @@ async def test_a_key_names_its_run_while_another_lives_on_the_thread(api: Api, l
 
     assert (200, first) == (again.status_code, again.json().get("id")), again.text
     assert (400, "idempotency_key_reused") == (other.status_code, other.json()["error"]["code"])
+
+
+async def test_a_key_names_its_thread_too(api: Api, lab: Lab) -> None:
+    """A thread and a run, asked for with a key: with another thread it is another request."""
+    ann = api.http(await api.token())
+    key = {"idempotency-key": secrets.token_hex(8)}
+
+    def body(text: str) -> dict[str, Any]:
+        thread = {"messages": [{"role": "user", "content": text}]}
+        return {"assistant_id": lab.assistant_id, "tools": [TOOL], "thread": thread}
+
+    first = await ann.post("/threads/runs", json=body("Refund A."), headers=key)
+    again = await ann.post("/threads/runs", json=body("Refund A."), headers=key)
+    other = await ann.post("/threads/runs", json=body("Refund B."), headers=key)
+
+    assert 200 == first.status_code, first.text
+    assert (200, first.json()["id"]) == (again.status_code, again.json()["id"])
+    assert (400, "idempotency_key_reused") == (
+        other.status_code,
+        other.json()["error"]["code"],
+    )
 
 
 async def test_a_cursor_tells_nothing_of_anothers_run(api: Api, lab: Lab) -> None:
