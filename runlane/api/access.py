@@ -20,7 +20,7 @@ the header the request is the person's whom the token was made for.
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -72,6 +72,8 @@ class Principal:
     """The name of the token; none where no token was needed."""
     made_by: str | None = None
     """The person who made the token."""
+    digest: str | None = field(default=None, repr=False)
+    """Of the token's secret."""
 
     @property
     def scope(self) -> str | None:
@@ -155,7 +157,23 @@ class Access:
             groups=found.groups,
             token=found.name,
             made_by=found.made_by,
+            digest=found.digest,
         )
+
+    async def check(self, asking: Principal) -> None:
+        """Refuse whoever was let in a while ago, and would not be now.
+
+        Raises:
+            Refusal: the token is revoked or has expired; without one: somebody has made one.
+            LedgerError: the ledger was to be asked, and doesn't answer.
+        """
+        if asking.digest is None:
+            counts = not await self.known.any_made()
+        else:
+            found = await self.known.find(asking.digest)
+            counts = found is not None and found.counts(datetime.now(UTC))
+        if not counts:
+            raise _unauthorized(is_there=asking.digest is not None)
 
     def _named(self, request: Request, token: Token) -> str | None:
         if self._header is None or not token.is_for_proxy:

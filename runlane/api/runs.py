@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 
 from activities.contract import canonical_json
 from runlane.api import creating, presenting, refusals, streams
-from runlane.api.access import Operator, Reader
+from runlane.api.access import Operator, Principal, Reader
 from runlane.api.bodies import (
     RunCreate,
     RunPage,
@@ -74,7 +74,7 @@ async def create_thread_and_run(
         if others is None or others == thread_id:
             raise
         view = await creating.begin(services, asking, others, asked)
-    return _created(services, view, asked, last_event_id)
+    return _created(services, view, asking, asked, last_event_id)
 
 
 @routes.post("/{thread_id}/runs", response_model=Run, responses=OR_STREAM, operation_id="createRun")
@@ -93,7 +93,7 @@ async def create_run(
     """Create a run. Once this is answered, no crash loses it."""
     asked = await _wanted(body, include, services, tools, key=idempotency_key, is_retry=retries > 0)
     view = await creating.begin(services, asking, thread_id, asked)
-    return _created(services, view, asked, last_event_id)
+    return _created(services, view, asking, asked, last_event_id)
 
 
 @routes.get("/{thread_id}/runs", response_model=RunPage, operation_id="listRuns")
@@ -188,7 +188,7 @@ async def submit_tool_outputs(
     answered = await submit(services, asking, view, outputs)
     if body.stream:
         calls = [each["tool_call_id"] for each in outputs]
-        return streams.stream(services, view, after=last_event_id, answering=calls)
+        return streams.stream(services, view, asking, after=last_event_id, answering=calls)
     if answered is None or presenting.INCLUDE in (include or ()):
         answered = await find_run(services, asking, thread_id, run_id)
     return _answer(answered, include)
@@ -259,10 +259,14 @@ async def _wanted(
 
 
 def _created(
-    services: Services, view: RunView, asked: creating.Wanted, last_event_id: str | None
+    services: Services,
+    view: RunView,
+    asking: Principal,
+    asked: creating.Wanted,
+    last_event_id: str | None,
 ) -> Response:
     if asked.stream:
-        return streams.stream(services, view, after=last_event_id)
+        return streams.stream(services, view, asking, after=last_event_id)
     return _answer(view, [presenting.INCLUDE] if asked.with_runlane else None)
 
 

@@ -1,14 +1,18 @@
 """What was tried against the API to see or do what isn't one's own, or the same thing twice."""
 
 import asyncio
+import json
 import secrets
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import pytest
 import pytest_asyncio
 
-from tests.api import Api, serving
+from runlane import tokens
+from tests.api import ADMIN, Api, serving
 from tests.lab import Lab
 
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
@@ -83,3 +87,34 @@ async def test_a_cursor_tells_nothing_of_anothers_run(api: Api, lab: Lab) -> Non
         unknown = await bob.get(path, params={where: "run_nobody"})
         assert [404, 404] == [known.status_code, unknown.status_code]
         assert unknown.text.replace("run_nobody", "X") == known.text.replace(run_id, "X")
+
+
+@pytest.mark.parametrize("ends", ["revoked", "expired", "closed"])
+async def test_a_stream_ends_with_what_let_its_listener_in(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Whose token counts no more hears no further event; nor, without one, once one is made."""
+    monkeypatch.setattr("runlane.api.streams.HEARTBEAT_SECONDS", 0.3)
+    monkeypatch.setattr("runlane.api.known_tokens.FRESH_SECONDS", 0.2)
+    await lab.scenario(rounds=[{"in_progress": 60.0, "says": "Late."}])
+    async with serving(lab, local=ADMIN if ends == "closed" else None) as api:
+        until = time.time() + 4 if ends == "expired" else None
+        secret = "any" if ends == "closed" else await api.token(name="gone", expires_at=until)
+        body = {"assistant_id": lab.assistant_id, "stream": True}
+        frames: list[str] = []
+        async with (
+            api.http(secret).stream("POST", f"/threads/{lab.thread_id}/runs", json=body) as answer,
+            asyncio.timeout(30),
+        ):
+            assert 200 == answer.status_code
+            async for line in answer.aiter_lines():
+                if not frames:
+                    if ends == "revoked":
+                        await tokens.revoke(api.services.ledger, "gone", by="root")
+                    elif ends == "closed":
+                        await api.token(name="first")
+                frames.append(line)
+
+        told = json.loads(frames[-2].removeprefix("data: "))
+        assert ["event: error", "invalid_api_key"] == [frames[-3], told["code"]]
+        assert 0 == len(api.services.readers)
