@@ -318,6 +318,7 @@ class ToolRun:
             given.call,
             rule,
             run_id=self._run_id,
+            owner=given.owner,
             attempt=given.attempt,
             round=given.round,
             since=time.time(),
