@@ -244,7 +244,7 @@ class Parts:
             on_line=Attention(self._say, "API"),
         )
         self._ends.push_async_callback(api.stop)
-        self._ends.callback(own_api.forget, data_dir)
+        self._ends.push_async_callback(own_api.leave, self.options.settings, data_dir)
         await _all(_started(api), self._let_in())
 
     async def _let_in(self) -> None:

@@ -51,6 +51,7 @@ class TokenShown(BaseModel):
     expires_at: float | None
     revoked_at: float | None
     for_proxy: bool
+    up: bool = Field(description="`runlane up`'s own. It ends with it, and isn't revoked.")
 
 
 class TokenMade(TokenShown):

@@ -209,7 +209,7 @@ def _row(token: dict[str, Any]) -> tuple[str, ...]:
         output.safe(token["person"]),
         token["role"] + (" (proxy)" if token["for_proxy"] else ""),
         output.safe(", ".join(token["groups"])) or "-",
-        output.safe(token["made_by"]),
+        "runlane up's own" if token["up"] else output.safe(token["made_by"]),
         output.moment(token["made_at"]),
         expires,
     )

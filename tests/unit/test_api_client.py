@@ -38,6 +38,7 @@ ERRORS: list[RunlaneError] = [
     errors.LedgerUnusable("Too new."),
     stops.NotStopped("Nothing is."),
     tokens.TokenExists("Taken.", param="name"),
+    tokens.UpsOwnToken("It is up's.", param="name"),
 ]
 
 

@@ -116,6 +116,29 @@ def test_what_can_not_be_is_refused(
     assert "There are no tokens.\n" == capsys.readouterr().out
 
 
+def test_the_own_token_of_up_is_marked_and_stays(
+    capsys: pytest.CaptureFixture[str], data_dir: Path
+) -> None:
+    """In the list and in JSON; who revokes it is refused, for commands here need it."""
+
+    async def make() -> None:
+        async with await Ledger.open(Location.in_directory(data_dir)) as ledger:
+            given = {"name": "up-1", "person": "ann", "role": "admin", "made_by": "ann"}
+            await tokens.create(ledger, **given, is_ups=True)
+
+    asyncio.run(make())
+    assert 0 == run(create())
+    assert 8 == run(["token", "revoke", "up-1"])
+    assert "It ends with `runlane up`." in capsys.readouterr().err
+    assert 0 == run(["token", "list", "--json"])
+    assert {"shop": False, "up-1": True} == {
+        each["name"]: each["up"] for each in document(capsys)["data"]
+    }
+    assert 0 == run(["token", "list"])
+    [shop, ups] = capsys.readouterr().out.splitlines()[-2:]
+    assert (False, True) == ("runlane up's own" in shop, "runlane up's own" in ups)
+
+
 def test_the_trail_says_who_made_what(data_dir: Path) -> None:
     """Making and revoking are rows of `control`, with the role, and without a secret."""
     assert 0 == run(create("--group", "desk"))
