@@ -8,7 +8,7 @@ from ledger.approval import Approval, ApprovalKey
 
 
 def waiting(
-    call: Call, rule: Rule, *, run_id: str, attempt: int, round: int, since: float
+    call: Call, rule: Rule, *, run_id: str, owner: str, attempt: int, round: int, since: float
 ) -> Approval:
     """Return the row of a call that waits for people.
 
@@ -16,6 +16,7 @@ def waiting(
         call: as the upstream asks for it.
         rule: its tool's.
         run_id: ours.
+        owner: of the run.
         attempt: of our run, from 1.
         round: of calls in it.
         since: Unix seconds.
@@ -23,6 +24,7 @@ def waiting(
     escalates = rule.outcome == "escalate" and bool(rule.groups)
     return Approval(
         key=ApprovalKey(run_id=run_id, attempt=attempt, round=round, call_id=call.id),
+        owner=owner,
         tool=call.name,
         tool_digest=rule.tool_digest,
         arguments_digest=rule.arguments_digest,

@@ -210,6 +210,7 @@ class DecisionActivities:
             at=_instant(decision.at),
             face=decision.face,
             token=decision.token,
+            token_made_by=decision.token_made_by,
             tool_digest=decision.tool_digest,
             arguments_digest=decision.arguments_digest,
             shown=decision.shown,

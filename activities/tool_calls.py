@@ -108,6 +108,7 @@ class ToolActivities:
                 call,
                 rule,
                 run_id=_run_id(),
+                owner=input.owner,
                 attempt=input.attempt,
                 round=input.round,
                 since=input.asked_at,

@@ -113,10 +113,8 @@ class ToolRun:
             return Called(output=handling.output)
         # Before its intent is written: one that stands says that the tool may have run.
         await stops.check(self._ledger, self._run_id, self._call.name)
-        if self._input.rule.read_only:
-            return await self._read()
         try:
-            return await self._once()
+            return await (self._read() if self._input.rule.read_only else self._once())
         except ApprovalSpent as error:
             return Called(outcome="changed", reason=str(error))
 
@@ -157,6 +155,9 @@ class ToolRun:
         if self._deaths >= _MAX_DEATHS:
             name = self._input.call.name
             return Called(output=f"The tool {name} failed: each worker that ran it ended.")
+        if self._approved is not None:
+            given = self._approved.decisions
+            await self._patiently(lambda: self._ledger.decisions.check_unrevoked(given))
         ran = await self._run()
         output = self._fitting(ran.output)
         await self._patiently(
@@ -317,6 +318,7 @@ class ToolRun:
             given.call,
             rule,
             run_id=self._run_id,
+            owner=given.owner,
             attempt=given.attempt,
             round=given.round,
             since=time.time(),

@@ -88,8 +88,8 @@ class ClassifyInput(_Model):
     round: int = 1
     model: str | None = None
     """As the upstream names it."""
-    requested_by: str | None = None
-    """The person who asked for the run."""
+    owner: str = ""
+    """Whose run it is."""
     asked_at: float = 0.0
     """Unix seconds by the workflow's clock, from which deadlines count."""
     begun: list[tuple[str, str, int]] = []
@@ -108,6 +108,8 @@ class CallInput(_Model):
     call: Call
     rule: Rule
     """As it was classified. Where the tool is another one now, it is classified anew."""
+    owner: str = ""
+    """Whose run it is."""
     ordinal: int = 0
     """How many equal calls came before it in the run."""
     attempt: int = 1

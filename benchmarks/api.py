@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from benchmarks.figures import Row, Target
-from benchmarks.parts import RunlaneWorker, Site
+from benchmarks.parts import ApiServer, RunlaneWorker, Site
 from benchmarks.upstream import new_thread, one_round
 from ledger.approval import Approval, ApprovalKey
 from ledger.contents import digest_of
@@ -104,13 +105,13 @@ async def measure(site: Site, *, quick: bool) -> list[Row]:
     """Return what requests and streams take beside the upstream's, and what one API answers."""
     samples, seconds, approvals = (3, 0.5, 200) if quick else (40, 8.0, 5_000)
     async with site.runlane_worker() as worker, _http() as http:
-        async with site.api(worker) as url:
-            ours, own = _Timed(_Face(http, url)), _Timed(_Face(http, site.upstream.url))
+        async with site.api(worker) as server:
+            ours, own = _Timed(_Face(http, server.url)), _Timed(_Face(http, site.upstream.url))
             site.progress.say(f"API: {samples} creates, retrieves, submits and streams, twice")
             await _requests(site, (ours, own), samples)
             await _streams(site, (ours, own), samples)
             site.progress.say(f"API: {CLIENTS} clients retrieve for {seconds:g} s, twice")
-            rates = await _rates(site, ours.face, seconds)
+            rates = await _rates(site, server, ours.face, seconds)
         site.progress.say(f"API: a list of approvals, of which {approvals:,} wait")
         listing = await _listing(site, worker, http, approvals)
     return [*_compared(ours.seconds, own.seconds), *rates, listing]
@@ -170,8 +171,8 @@ async def _numbered(events: AsyncIterator[str]) -> AsyncIterator[tuple[int, str]
         number += 1
 
 
-async def _rates(site: Site, face: _Face, seconds: float) -> list[Row]:
-    """Return how many retrieves a second one API process answers, of ended and of living runs."""
+async def _rates(site: Site, server: ApiServer, face: _Face, seconds: float) -> list[Row]:
+    """Return how many retrieves a second one API process answers, of living and of ended runs."""
     asks = await site.upstream.assistant(expires_after=0, rounds=one_round(0, 0))
 
     async def asking(thread_id: str) -> tuple[str, dict[str, Any]]:
@@ -183,18 +184,19 @@ async def _rates(site: Site, face: _Face, seconds: float) -> list[Row]:
         await face.until(thread_id, run["id"], "completed")
 
     runs = await asyncio.gather(*(asking(new_thread()) for _ in range(CLIENTS)))
-    living = await _rate(face, runs, seconds)
+    rows = await _rate(server, face, runs, "living runs", seconds)
     await asyncio.gather(*(finish(*each) for each in runs))
-    ended = await _rate(face, runs, seconds)
-    what = f"retrieves a second, {CLIENTS} clients at a time"
-    return [
-        Row(subject="api", what=f"{what}, living runs", runlane=living),
-        Row(subject="api", what=f"{what}, ended runs", runlane=ended),
-    ]
+    return [*rows, *await _rate(server, face, runs, "ended runs", seconds)]
 
 
-async def _rate(face: _Face, runs: Sequence[tuple[str, dict[str, Any]]], seconds: float) -> float:
-    began = time.perf_counter()
+async def _rate(
+    server: ApiServer,
+    face: _Face,
+    runs: Sequence[tuple[str, dict[str, Any]]],
+    which: str,
+    seconds: float,
+) -> list[Row]:
+    began, used = time.perf_counter(), _processor_seconds(server.pid)
 
     async def client(thread_id: str, run_id: str) -> int:
         answered = 0
@@ -203,8 +205,20 @@ async def _rate(face: _Face, runs: Sequence[tuple[str, dict[str, Any]]], seconds
             answered += 1
         return answered
 
-    answered = await asyncio.gather(*(client(thread, run["id"]) for thread, run in runs))
-    return sum(answered) / (time.perf_counter() - began)
+    answered = sum(await asyncio.gather(*(client(thread, run["id"]) for thread, run in runs)))
+    rate = answered / (time.perf_counter() - began)
+    used = _processor_seconds(server.pid) - used
+    what = f"{which}, {CLIENTS} clients at a time"
+    return [
+        Row(subject="api", what=what, unit="retrieves a second", runlane=rate),
+        Row(subject="api", what=f"processor time of the API, {which}", unit="ms a retrieve",
+            runlane=used / answered * 1000),
+    ]  # fmt: skip
+
+
+def _processor_seconds(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 async def _listing(site: Site, worker: RunlaneWorker, http: httpx.AsyncClient, number: int) -> Row:
@@ -214,8 +228,8 @@ async def _listing(site: Site, worker: RunlaneWorker, http: httpx.AsyncClient, n
     for name in (key_file.NAME, "decision.key", "decision.pub"):
         shutil.copy(site.data_dir / name, data_dir / name)
     await _seed(worker, data_dir, number)
-    async with site.api(worker, data_dir) as url:
-        face, seconds = _Face(http, url), []
+    async with site.api(worker, data_dir) as server:
+        face, seconds = _Face(http, server.url), []
         for _ in range(_LISTS):
             began = time.perf_counter()
             assert len(await face.approvals()) == 100

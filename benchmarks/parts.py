@@ -86,6 +86,15 @@ class PlainWorker:
         return self.client.get_workflow_handle_for(PlainRun.run, run_id)
 
 
+@dataclass(frozen=True)
+class ApiServer:
+    """A process that serves the HTTP API."""
+
+    url: str
+    """With `/v1`."""
+    pid: int
+
+
 class Site:
     """Temporal, the simulator and a worker of each kind, alive inside `async with`."""
 
@@ -133,8 +142,10 @@ class Site:
             yield RunlaneWorker(pid, Runlane(self.client, settings))
 
     @asynccontextmanager
-    async def api(self, worker: RunlaneWorker, data_dir: Path | None = None) -> AsyncIterator[str]:
-        """Start a `runlane api` for a worker's runs; yield its base URL.
+    async def api(
+        self, worker: RunlaneWorker, data_dir: Path | None = None
+    ) -> AsyncIterator[ApiServer]:
+        """Start a `runlane api` for a worker's runs.
 
         Args:
             worker: of the runs.
@@ -150,7 +161,7 @@ class Site:
             **self._temporal_environ,
         )
         try:
-            yield (await child.start())["url"]
+            yield ApiServer(url=(await child.start())["url"], pid=child.pid)
         finally:
             await child.kill()
 

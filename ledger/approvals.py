@@ -299,7 +299,11 @@ def _wanted(connection: Connection, query: ApprovalQuery) -> list[ColumnElement[
         if name is not None:
             where.append(place(approvals.c[column], f"\n{json.dumps(name)}") > 0)
     if query.after is not None:
-        here = connection.execute(select(*_PLACE).where(_is(query.after))).first()
+        cursor = select(*_PLACE).where(_is(query.after))
+        if query.owner is not None:
+            # Whether another owner has such a call is not told either.
+            cursor = cursor.where(approvals.c.owner == query.owner)
+        here = connection.execute(cursor).first()
         if here is None:
             raise LedgerRefused("after names no approval that the ledger has.")
         values = [literal(value, column.type) for value, column in zip(here, _PLACE, strict=True)]

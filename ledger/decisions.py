@@ -8,14 +8,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, insert, select
 
-from ledger import limits
+from ledger import limits, spent
 from ledger.approval import Approval
 from ledger.approvals import write
 from ledger.audit import Appending
 from ledger.chain import Event
 from ledger.contents import Contents, checked
 from ledger.database import Database
-from ledger.errors import LedgerRefused
+from ledger.errors import ApprovalSpent, LedgerRefused
 from ledger.tables import decisions
 
 
@@ -34,6 +34,8 @@ class DecisionRecord:
     face: str = ""
     token: str | None = None
     """Its name."""
+    token_made_by: str | None = None
+    """Whoever made it, where it is somebody else than the person."""
     tool_digest: str | None = None
     arguments_digest: str | None = None
     shown: str | None = None
@@ -65,6 +67,7 @@ class DecisionRecord:
             limits.name(name, getattr(self, name))
         limits.text("face", self.face)
         limits.optional("token", self.token)
+        limits.optional("token_made_by", self.token_made_by)
         for name in ("tool_digest", "arguments_digest", "shown"):
             if getattr(self, name) is not None:
                 limits.digest(name, getattr(self, name))
@@ -132,6 +135,21 @@ class Decisions:
         its = decisions.c.id == decision_id
         return await self._database.read(lambda connection: self._one(connection, its))
 
+    async def check_unrevoked(self, decision_ids: Sequence[str]) -> None:
+        """Refuse decisions that let nothing run any more, for what may run twice.
+
+        What may not is refused, and by more than this, where its intent is begun.
+
+        Raises:
+            ApprovalSpent: one was for the rest of its run, and is revoked.
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        problem = await self._database.read(
+            lambda connection: spent.revocation(connection, decision_ids)
+        )
+        if problem is not None:
+            raise ApprovalSpent(problem)
+
     async def of_run(self, run_id: str) -> list[DecisionRecord]:
         """Return every decision of a run with its contents, oldest first.
 
@@ -158,8 +176,8 @@ class Decisions:
             )
         }
         names = (
-            "id", "run_id", "call_id", "kind", "by", "at", "face", "token", "tool_digest",
-            "arguments_digest", "shown", "for_rest_of_run", "key_id", "signature",
+            "id", "run_id", "call_id", "kind", "by", "at", "face", "token", "token_made_by",
+            "tool_digest", "arguments_digest", "shown", "for_rest_of_run", "key_id", "signature",
         )  # fmt: skip
         values = {name: getattr(record, name) for name in names}
         connection.execute(

@@ -85,11 +85,14 @@ def instant(field: str, value: datetime) -> datetime:
     """Return an instant in UTC.
 
     Raises:
-        LedgerRefused: it has no zone.
+        LedgerRefused: it has no zone, or in UTC there is no such year.
     """
     if value.tzinfo is None:
         raise LedgerRefused(f"{field} must have a time zone.")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise LedgerRefused(f"{field} must lie between the years 1 and 9999.") from None
 
 
 def now() -> datetime:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, select
+from sqlalchemy import Connection, Row, select
 
 from ledger.chain import Kind
 from ledger.intent import IntentKey
@@ -23,8 +23,8 @@ def refusal(connection: Connection, key: IntentKey, decision_ids: Sequence[str])
     One for the rest of the run does until it is revoked; any other lets one call run.
     """
     for each in decision_ids:
-        given = connection.execute(select(decisions).where(decisions.c.id == each)).first()
-        if given is not None and given.for_rest_of_run:
+        given = _for_rest_of_run(connection, each)
+        if given is not None:
             if _is_revoked(connection, given):
                 return _REVOKED
         elif _is_used(connection, key, each):
@@ -32,14 +32,37 @@ def refusal(connection: Connection, key: IntentKey, decision_ids: Sequence[str])
     return None
 
 
+def revocation(connection: Connection, decision_ids: Sequence[str]) -> str | None:
+    """Say that one of the decisions was revoked; None where none was."""
+    for each in decision_ids:
+        given = _for_rest_of_run(connection, each)
+        if given is not None and _is_revoked(connection, given):
+            return _REVOKED
+    return None
+
+
+def _for_rest_of_run(connection: Connection, decision_id: str) -> Row[Any] | None:
+    its = decisions.c.id == decision_id, decisions.c.for_rest_of_run.is_(True)
+    return connection.execute(select(decisions).where(*its)).first()
+
+
 def _is_revoked(connection: Connection, given: Row[Any]) -> bool:
-    later = exists().where(
-        decisions.c.run_id == given.run_id,
-        decisions.c.call_id == given.call_id,
-        decisions.c.kind == "revoke",
-        decisions.c.recorded_at >= given.recorded_at,
+    # By the trail's order, which is one for all workers; their clocks are not.
+    query = (
+        select(audit_rows.c.body)
+        .where(audit_rows.c.run_id == given.run_id, audit_rows.c.kind == Kind.DECISION.value)
+        .order_by(audit_rows.c.seq)
     )
-    return bool(connection.execute(select(later)).scalar())
+    call: str | None = None
+    for body in connection.execute(query).scalars():
+        facts = json.loads(body).get("facts", {})
+        if facts.get("refused") is not None:
+            continue
+        if facts.get("decision") == given.id:
+            call = facts.get("call")
+        elif call is not None and (facts.get("kind"), facts.get("call")) == ("revoke", call):
+            return True
+    return False
 
 
 def _is_used(connection: Connection, key: IntentKey, decision_id: str) -> bool:

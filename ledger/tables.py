@@ -191,6 +191,7 @@ decisions = Table(
     Column("at", Instant, nullable=False),
     Column("face", _name(), nullable=False),
     Column("token", _name()),
+    Column("token_made_by", _name()),
     Column("tool_digest", _digest()),
     Column("arguments_digest", _digest()),
     Column("note_digest", _digest()),

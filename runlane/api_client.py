@@ -19,6 +19,7 @@ from workflows.contract import Receipt
 
 _TIMEOUT = httpx.Timeout(65, connect=5)
 """Seconds; a little longer than the server gives itself."""
+_REMEDY = "RUNLANE_TOKEN must hold a token that is neither expired nor revoked."
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -43,13 +44,15 @@ class ApiClient:
     `NotAllowed` where the token won't do.
     """
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(self, url: str, token: str | None = None, *, remedy: str = _REMEDY) -> None:
         """Connect to nothing yet.
 
         Args:
             url: with `/v1`, as `Settings.api_url` has it.
             token: none, where a server on this machine asks for none.
+            remedy: said where the API doesn't take the token.
         """
+        self._remedy = remedy
         self.url = url.rstrip("/")
         base = httpx.URL(self.url)
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
@@ -142,19 +145,20 @@ class ApiClient:
             text = self._text(f"answered {status} with what no API of Runlane's says")
             raise ApiUnreachable(f"{text} Perhaps something else listens there.")
         if not answer.is_success:
-            raise told(answer.status_code, document)
+            raise told(answer.status_code, document, self._remedy)
         return document
 
     def _text(self, what: str) -> str:
         return f"The API at {self.url} {what}."
 
 
-def told(status: int, document: Mapping[str, Any]) -> RunlaneError:
+def told(status: int, document: Mapping[str, Any], remedy: str = _REMEDY) -> RunlaneError:
     """Return the error that an answer of the API speaks of.
 
     Args:
         status: of HTTP.
         document: the body, with `error` as the protocol has it.
+        remedy: said where the token doesn't count.
     """
     said = document.get("error")
     said = said if isinstance(said, Mapping) else {}
@@ -162,7 +166,7 @@ def told(status: int, document: Mapping[str, Any]) -> RunlaneError:
     code = said.get("code")
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         if status == HTTPStatus.UNAUTHORIZED:
-            message += " RUNLANE_TOKEN must hold a token that is neither expired nor revoked."
+            message += f" {remedy}"
         return _marked(NotAllowed(message), said)
     with_more = _with_more(code, message, document)
     if with_more is not None:

@@ -7,7 +7,7 @@ sorted here: first by creation, then by id.
 
 import time
 from collections.abc import AsyncIterator, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from runlane import search_attributes
 from runlane.errors import InvalidRequest, RunNotFound
 from runlane.requests import check_thread_id
 from runlane.rpc import explained, is_namespace_missing
+from runlane.stops import Seen, Stops, marked
 from runlane.visibility import ENDED_IN_TEMPORAL, created_at, listed_view
 from runsapi import Run, RunStatus
 from workflows.contract import WORKFLOW, BlockedKind, RunView
@@ -80,6 +81,7 @@ class RunPage:
         data: the page's runs, in the order asked for.
         views: the same, with what Temporal knows beyond the protocol.
         has_more: whether another page follows in the direction of travel.
+        stops: those that stand, or why they can't be told; `views` say which holds a run up.
     """
 
     data: list[Run]
@@ -87,6 +89,8 @@ class RunPage:
     has_more: bool
     _client: Client
     _query: ListQuery
+    stops: Seen = field(default_factory=Seen)
+    _stops: Stops | None = None
 
     @property
     def first_id(self) -> str | None:
@@ -105,8 +109,28 @@ class RunPage:
     async def get_next_page(self) -> "RunPage":
         """Fetch the page that follows: with `before` alone, the one that precedes."""
         if self._query.before is not None and self._query.after is None:
-            return await fetch_page(self._client, replace(self._query, before=self.first_id))
-        return await fetch_page(self._client, replace(self._query, after=self.last_id))
+            query = replace(self._query, before=self.first_id)
+        else:
+            query = replace(self._query, after=self.last_id)
+        page = await self._fetch(query)
+        return await page.marked(self._stops, self.stops)
+
+    async def _fetch(self, query: ListQuery) -> "RunPage":
+        return await fetch_page(self._client, query)
+
+    async def marked(self, stops: Stops | None, before: Seen | None = None) -> "RunPage":
+        """Return the page with what is stopped on it.
+
+        Args:
+            stops: asked for those that stand; without it none are shown.
+            before: what the page before it knew of them.
+        """
+        if stops is None:
+            return self
+        # A ledger that doesn't answer holds up one page, not each that follows.
+        seen = before if before is not None and before.problem else await stops.seen()
+        views = marked(self.views, seen.standing)
+        return replace(self, views=views, stops=seen, _stops=stops)
 
     async def __aiter__(self) -> AsyncIterator[Run]:
         """Yield this page's runs, then those of all pages after it."""
@@ -132,15 +156,22 @@ class RunPage:
 class RunList:
     """A list that was asked for: `await` it for one page, or iterate over all runs."""
 
-    def __init__(self, client: Client, query: ListQuery) -> None:
+    def __init__(self, client: Client, query: ListQuery, stops: Stops | None = None) -> None:
         """Check the query; nothing is fetched yet."""
         query.check()
         self._client = client
         self._query = query
+        self._stops = stops
 
     def __await__(self) -> Generator[Any, None, RunPage]:
         """Fetch the first page."""
-        return fetch_page(self._client, self._query).__await__()
+        return self._first().__await__()
+
+    async def _first(self) -> RunPage:
+        return await (await self._fetch()).marked(self._stops)
+
+    async def _fetch(self) -> RunPage:
+        return await fetch_page(self._client, self._query)
 
     async def __aiter__(self) -> AsyncIterator[Run]:
         """Yield every run, page by page."""
@@ -182,8 +213,8 @@ async def count_runs(client: Client, query: ListQuery, *, timeout: timedelta) ->
 
 
 async def _fetch(client: Client, query: ListQuery) -> RunPage:
-    after = await _place(client, query.after, "after")
-    before = await _place(client, query.before, "before")
+    after = await _place(client, query.after, "after", query.owner)
+    before = await _place(client, query.before, "before", query.owner)
     # The page before a run is nearest to it: read away from it, and turn the page round.
     backwards = before is not None and after is None
     descending = (query.order == "desc") != backwards
@@ -358,13 +389,17 @@ class _Reach:
         return high
 
 
-async def _place(client: Client, run_id: str | None, param: str) -> _Place | None:
+async def _place(
+    client: Client, run_id: str | None, param: str, owner: str | None
+) -> _Place | None:
     if run_id is None:
         return None
+    if not run_id.isprintable():
+        # No run's; Visibility breaks on some of these.
+        raise _no_cursor(run_id, param)
     # As Visibility shows it, like the rows it is compared with.
-    by_id = f"{_OURS} AND WorkflowId = {quoted(run_id)}"
-    async for row in client.list_workflows(by_id, limit=1):
-        return _Place(_ms(created_at(row)), run_id)
+    async for row in client.list_workflows(f"{_OURS} AND WorkflowId = {quoted(run_id)}", limit=1):
+        return _own(row, param, owner)
     try:
         execution = await client.get_workflow_handle(run_id).describe()
     except RPCError as error:
@@ -372,11 +407,22 @@ async def _place(client: Client, run_id: str | None, param: str) -> _Place | Non
             raise
         # An id that no workflow can have is answered by INVALID_ARGUMENT.
         if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
-            text = f"No run {run_id}, which {param} names; it may be past Temporal's retention."
-            raise RunNotFound(text, param=param) from None
+            raise _no_cursor(run_id, param) from None
         raise
     # Started a moment ago, and Visibility hasn't heard of it.
-    return _Place(_ms(created_at(execution)), run_id)
+    return _own(execution, param, owner)
+
+
+def _own(row: WorkflowExecution, param: str, owner: str | None) -> _Place:
+    # When another owner's run was created, and whether there is one, is not told either.
+    if owner is not None and owner != row.typed_search_attributes.get(search_attributes.OWNER):
+        raise _no_cursor(row.id, param)
+    return _Place(_ms(created_at(row)), row.id)
+
+
+def _no_cursor(run_id: str, param: str) -> RunNotFound:
+    text = f"No run {run_id}, which {param} names; it may be past Temporal's retention."
+    return RunNotFound(text, param=param)
 
 
 _OURS = f"WorkflowType = '{WORKFLOW}' AND ExecutionStatus != 'ContinuedAsNew'"

@@ -33,7 +33,7 @@ from runlane.payload_store import AbsentPayloadStore
 from runlane.person import person
 from runlane.recorded import RecordedList
 from runlane.rpc import explained
-from runlane.settings import Settings, SettingsError
+from runlane.settings import Settings
 from runlane.steps import Steps
 from runlane.stops import Stops, marked
 from runlane.streaming import RunStream
@@ -198,8 +198,7 @@ class Runs:
         if view.run.status in TERMINAL:
             return view
         # A view is not kept from anybody because the ledger is.
-        with contextlib.suppress(RunlaneError, SettingsError):
-            [view] = marked([view], await self._stops.seen())
+        [view] = marked([view], (await self._stops.seen()).standing)
         return view
 
     def list(
@@ -218,7 +217,8 @@ class Runs:
         """List runs by creation: `await` it for a page, or iterate over all (`async for`).
 
         A listed run holds what Temporal knows of it: no instructions, tools or usage, and the
-        arguments of pending calls shortened.
+        arguments of pending calls shortened. In `views` of a page, `runlane.stopped` says by which
+        stop a run is held up; where the ledger can't be asked, `page.stops.problem` says so.
 
         Args:
             thread_id: only this thread's.
@@ -239,8 +239,8 @@ class Runs:
         query = ListQuery(thread_id, status, limit, after, before, order, blocked, owner)
         if all_ages:
             ledger = ClientLedger(self._settings, self._client)
-            return RecordedList(self._client, ledger, query)
-        return RunList(self._client, query)
+            return RecordedList(self._client, ledger, query, self._stops)
+        return RunList(self._client, query, self._stops)
 
     async def update(
         self, run_id: str, *, thread_id: str | None = None, metadata: Mapping[str, str] | None

@@ -19,16 +19,20 @@ from typing import Any
 
 import httpx
 
+from ledger import LedgerError
 from runlane import tokens
 from runlane.api_client import ApiClient
+from runlane.errors import RunlaneError
 from runlane.ledger_access import open_ledger
 from runlane.person import person
 from runlane.roles import Role
-from runlane.settings import Settings
+from runlane.settings import Settings, SettingsError
 
 FILE = "api.json"
 TOKEN_FILE = "api.token"  # noqa: S105 - a file's name
 
+_LEAVES_WITHIN = 3.0
+"""Seconds for the ledger: somebody waits for `up` to end."""
 _LISTENS_WITHIN = 1.0
 """Seconds in which a server on this machine takes a connection."""
 
@@ -54,7 +58,7 @@ async def let_in(settings: Settings, data_dir: Path, url: str) -> bool:
         name = _name(data_dir)
         # There is none, or the `up` before has left it.
         with suppress(tokens.TokenNotFound):
-            await tokens.revoke(ledger, name, by=me)
+            await tokens.revoke(ledger, name, by=me, is_up=True)
         made = await tokens.create(
             ledger,
             name=name,
@@ -71,11 +75,18 @@ async def let_in(settings: Settings, data_dir: Path, url: str) -> bool:
     return is_closed
 
 
-def forget(data_dir: Path) -> None:
-    """Take the files away: nothing listens any more."""
+async def leave(settings: Settings, data_dir: Path) -> None:
+    """Take the files away, and the token back: nothing listens any more.
+
+    Where the ledger takes no word of it in time, the next start takes that token back.
+    """
     for name in (FILE, TOKEN_FILE):
         with suppress(OSError):
             (data_dir / name).unlink()
+    with suppress(TimeoutError, RunlaneError, LedgerError, SettingsError):
+        async with asyncio.timeout(_LEAVES_WITHIN):
+            async with await open_ledger(replace(settings, data_dir=data_dir)) as ledger:
+                await tokens.revoke(ledger, _name(data_dir), by=person(settings), is_up=True)
 
 
 async def find(settings: Settings, data_dir: Path | None) -> ApiClient | None:
@@ -101,7 +112,8 @@ async def find(settings: Settings, data_dir: Path | None) -> ApiClient | None:
     if not await _listens(url):
         # That `up` was killed, and somebody else serves what it has left.
         return None
-    return ApiClient(url, secret)
+    remedy = f"The token in {data_dir / TOKEN_FILE} counts no more; restart `runlane up`."
+    return ApiClient(url, secret, remedy=remedy)
 
 
 async def _listens(url: str) -> bool:

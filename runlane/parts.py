@@ -230,10 +230,7 @@ class Parts:
 
     async def _start_worker_and_api(self) -> None:
         """Start both side by side; where both fail, what the worker says is told."""
-        done = await asyncio.gather(self.start_worker(), self._start_api(), return_exceptions=True)
-        for each in done:
-            if isinstance(each, BaseException):
-                raise each
+        await _all(self.start_worker(), self._start_api())
 
     async def _start_api(self) -> None:
         assert self.api_url is not None
@@ -247,13 +244,19 @@ class Parts:
             on_line=Attention(self._say, "API"),
         )
         self._ends.push_async_callback(api.stop)
-        await _started(api)
+        self._ends.push_async_callback(own_api.leave, self.options.settings, data_dir)
+        await _all(_started(api), self._let_in())
+
+    async def _let_in(self) -> None:
+        assert self.api_url is not None
+        options = self.options
         try:
-            self.is_open = not await own_api.let_in(self.options.settings, data_dir, self.api_url)
+            self.is_open = not await own_api.let_in(
+                options.settings, options.data_dir, self.api_url
+            )
         except (LedgerError, OSError) as error:
             text = f"Commands can't be let in to the API: {error}"
             raise UpError(text, code="api_failed") from None
-        self._ends.callback(own_api.forget, data_dir)
 
     async def _start_temporal(self) -> None:
         try:
@@ -438,6 +441,13 @@ def _make(data_dir: Path) -> None:
     with suppress(OSError):
         data_dir.mkdir(mode=0o700, parents=True)
         (data_dir / ".gitignore").write_text("*\n", encoding="utf-8")
+
+
+async def _all(*works: Awaitable[object]) -> None:
+    """Do all of it side by side; of what fails, the first in order is told once all have ended."""
+    for each in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(each, BaseException):
+            raise each
 
 
 async def _started(child: Child) -> None:

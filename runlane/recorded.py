@@ -3,8 +3,8 @@
 Of a run that hasn't ended the ledger knows only its start; what Temporal knows of it is shown.
 """
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from temporalio.client import Client
@@ -16,6 +16,7 @@ from runlane.client_ledger import ClientLedger
 from runlane.errors import InvalidRequest, RunNotFound
 from runlane.listing import ListQuery, RunList, RunPage, quoted
 from runlane.rpc import explained
+from runlane.stops import Stops
 from runlane.visibility import listed_view
 from runsapi import TERMINAL, Run, RunStatus
 from workflows.contract import RunlaneView, RunView
@@ -33,26 +34,22 @@ class RecordedPage(RunPage):
 
     _ledger: ClientLedger = field(kw_only=True)
 
-    async def get_next_page(self) -> RunPage:
-        """Fetch the page that follows: with `before` alone, the one that precedes."""
-        query = self._query
-        if query.before is not None and query.after is None:
-            query = replace(query, before=self.first_id)
-        else:
-            query = replace(query, after=self.last_id)
+    async def _fetch(self, query: ListQuery) -> RunPage:
         return await fetch_page(self._client, self._ledger, query)
 
 
 class RecordedList(RunList):
     """A list that was asked for: `await` it for one page, or iterate over all runs."""
 
-    def __init__(self, client: Client, ledger: ClientLedger, query: ListQuery) -> None:
+    def __init__(
+        self, client: Client, ledger: ClientLedger, query: ListQuery, stops: Stops | None = None
+    ) -> None:
         """Check the query; nothing is fetched yet.
 
         Raises:
             InvalidRequest: a parameter is out of its range, or only Temporal knows it.
         """
-        super().__init__(client, query)
+        super().__init__(client, query, stops)
         if query.blocked:
             text = "blocked and all_ages don't go together: only runs that live can be blocked."
             raise InvalidRequest(text, param="blocked")
@@ -62,9 +59,8 @@ class RecordedList(RunList):
             raise InvalidRequest(text, param="status")
         self._ledger = ledger
 
-    def __await__(self) -> Generator[Any, None, RunPage]:
-        """Fetch the first page."""
-        return fetch_page(self._client, self._ledger, self._query).__await__()
+    async def _fetch(self) -> RunPage:
+        return await fetch_page(self._client, self._ledger, self._query)
 
 
 async def fetch_page(client: Client, ledger: ClientLedger, query: ListQuery) -> RunPage:

@@ -60,6 +60,7 @@ def asked(
     with_tools: bool = False,
     owner: str = "",
     requested_by: str | None = None,
+    new_thread: str | None = None,
     max_bytes: int = MAX_MESSAGE_BYTES,
 ) -> Asked:
     """Check a request and name its run; nothing is sent.
@@ -75,6 +76,7 @@ def asked(
         with_tools: whether a worker may answer calls of its tools.
         owner: whose key it is.
         requested_by: the person who asks for the run.
+        new_thread: digest of what the thread was to be, where it is made by the same request.
         max_bytes: what the request may have as JSON.
 
     Raises:
@@ -108,6 +110,7 @@ def asked(
         owner=owner,
         requested_by=requested_by,
         has_key=idempotency_key is not None,
+        new_thread=new_thread,
     )
     try:
         size = json_bytes(request.model_dump(mode="json"))

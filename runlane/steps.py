@@ -13,6 +13,7 @@ from runlane.settings import Settings
 from runlane.upstream import find_upstream
 from runsapi import APIConnectionError, APIStatusError, Assistants, RunsAPIError, RunStep
 from runsapi.limits import MAX_PAGE
+from runsapi.paths import is_segment
 from workflows.contract import RunView
 
 _Order = Literal["asc", "desc"]
@@ -107,8 +108,10 @@ class Steps:
             UpstreamUnreachable: the upstream doesn't answer.
         """
         view = await self._view(run_id, thread_id)
+        # No upstream has made what isn't one segment of a path, and none is asked for it.
+        attempts = upstream_runs(view) if is_segment(step_id) else []
         async with await find_upstream(self._client, self._settings) as upstream:
-            for upstream_run_id in upstream_runs(view):
+            for upstream_run_id in attempts:
                 try:
                     step = await upstream.runs.steps.retrieve(
                         step_id, thread_id=view.run.thread_id, run_id=upstream_run_id

@@ -18,10 +18,17 @@ from ledger import Ledger
 from ledger.stops import Scope, Stop
 from runlane import reading
 from runlane.client_ledger import ClientLedger
-from runlane.errors import InvalidRequest, LedgerUnreachable, LedgerUnusable, NotFound, RunEnded
+from runlane.errors import (
+    InvalidRequest,
+    LedgerUnreachable,
+    LedgerUnusable,
+    NotFound,
+    RunEnded,
+    RunlaneError,
+)
 from runlane.person import person
 from runlane.rpc import explained
-from runlane.settings import Settings
+from runlane.settings import Settings, SettingsError
 from runlane.temporal import connect
 from runsapi import TERMINAL
 from workflows.contract import RunView, StoppedView
@@ -50,6 +57,15 @@ class Ordered:
     """False: it stood already, and stands as it was."""
     unused: str | None = None
     """Said where no worker has made the ledger in which it stands: perhaps theirs is another."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The stops that views and lists know of: what was asked for is there without them, too."""
+
+    standing: Sequence[Stop] = ()
+    problem: str | None = None
+    """Why they can't be told."""
 
 
 class Stops:
@@ -158,14 +174,17 @@ class Stops:
         async with (await self._ledger()).opened() as ledger:
             return await ledger.stops.standing()
 
-    async def seen(self) -> Sequence[Stop]:
+    async def seen(self) -> Seen:
         """Return the stops that can be seen from here: none where nobody says where the ledger is.
 
-        Raises:
-            LedgerUnreachable: the ledger doesn't answer, or not within 2 s.
-            LedgerUnusable: it answers, and this program can't use it.
-            SettingsError: what is said of its place can't be used.
+        They can't be told where it gives no answer within 2 s, or can't be used.
         """
+        try:
+            return Seen(await self._seen())
+        except (RunlaneError, SettingsError) as error:
+            return Seen(problem=str(error))
+
+    async def _seen(self) -> Sequence[Stop]:
         ledger = ClientLedger(self._settings, self._client, self._held)
         limit = asyncio.timeout(_PATIENCE)
         try:

@@ -17,7 +17,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.common import HeaderCodecBehavior
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
+from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -27,6 +27,7 @@ from runlane.errors import NamespaceMissing, TemporalUnreachable
 from runlane.monitoring import traces
 from runlane.payload_store import external_storage
 from runlane.settings import EncryptionKey, S3Location, Settings, SettingsError
+from runlane.short_failures import ShortEncodedFailures, ShortFailures
 
 DEFAULT_ADDRESS = "localhost:7233"
 DATA_DIR_KEY = "runlane_data_dir"
@@ -63,12 +64,9 @@ def data_converter(
         payload_codec=EncryptionCodec(keys) if keys else SealedPayloads(),
         external_storage=external_storage(files, payload_store),
     )
-    if not keys:
-        # Without a key it would only hide failures from Temporal's own tools.
-        return converter
-    return dataclasses.replace(
-        converter, failure_converter_class=DefaultFailureConverterWithEncodedAttributes
-    )
+    # Without a key, encoding would only hide failures from Temporal's own tools.
+    failures = ShortEncodedFailures if keys else ShortFailures
+    return dataclasses.replace(converter, failure_converter_class=failures)
 
 
 async def failure_message(converter: DataConverter, failure: Failure) -> str:

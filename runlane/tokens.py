@@ -31,6 +31,12 @@ class TokenExists(Refused):
     code = "token_exists"
 
 
+class UpsOwnToken(Refused):
+    """A token is that of a `runlane up`: commands on its machine go through its API with it."""
+
+    code = "ups_own_token"
+
+
 class TokenNotFound(NotFound):
     """There is no token of this name, or it is revoked."""
 
@@ -135,21 +141,30 @@ async def create(
         raise TokenExists(text, param="name") from None
 
 
-async def revoke(ledger: Ledger, name: str, *, by: str) -> Token:
+async def revoke(ledger: Ledger, name: str, *, by: str, is_up: bool = False) -> Token:
     """Let a token count no more: at once here, and within 5 seconds at every other server.
 
     Args:
         ledger: where it stands.
         name: of the token.
         by: the person who revokes it.
+        is_up: `runlane up` takes back its own.
 
     Raises:
         TokenNotFound: no token of this name stands.
+        UpsOwnToken: it is that of a `runlane up`, and somebody else takes it back.
         LedgerError: the ledger doesn't answer, or can't be used.
     """
     at = datetime.now(UTC)
     person = checked_person("by", by)
     found = None
+    standing = [] if is_up else await ledger.tokens.standing()
+    if any(each.is_ups and each.name == name for each in standing):
+        text = (
+            f"{name} is the own token of `runlane up`, by which the commands on its machine go "
+            "through the API. It ends with `runlane up`."
+        )
+        raise UpsOwnToken(text, param="name")
     if _NAME.fullmatch(name):
         event = trail.control(what="revoke", scope=f"token {name}", by=person, reason=None, at=at)
         found = await ledger.tokens.revoke(name, by=person, at=at, events=[event])
@@ -171,6 +186,7 @@ def as_json(token: Token) -> dict[str, Any]:
         "expires_at": None if token.expires_at is None else token.expires_at.timestamp(),
         "revoked_at": None if token.revoked_at is None else token.revoked_at.timestamp(),
         "for_proxy": token.is_for_proxy,
+        "up": token.is_ups,
     }
 
 

@@ -152,6 +152,8 @@ class RunRequest(_Message):
     to a copy of its database, has forgotten the run."""
     batch: BatchItem | None = None
     """The line of a batch whose run this is: its end is the line's result."""
+    new_thread: str | None = None
+    """Digest of what its thread was to be, where that was made for it by the same request."""
 
     def digest(self) -> str:
         """Return what two requests with one idempotency key are compared by."""
@@ -160,6 +162,8 @@ class RunRequest(_Message):
             # Requests from before there was this option stay equal to themselves.
             del options["with_tools"]
         asked = {"thread_id": self.thread_id, "params": self.params, "options": options}
+        if self.new_thread is not None:
+            asked["new_thread"] = self.new_thread
         return content_digest(canonical_json(asked))
 
     def memo(self, metadata: dict[str, str]) -> RequestMemo:

@@ -138,6 +138,7 @@ class ToolCalls:
                     attempt=state.attempt,
                     round=state.rounds,
                     model=None if state.run is None else state.run.model,
+                    owner=self._request.owner,
                     asked_at=self._now(),
                     begun=state.begun_here,
                 ),
@@ -169,6 +170,7 @@ class ToolCalls:
                 CallInput(
                     call=_call(execution, execution.tool_call_id),
                     rule=execution.rule,
+                    owner=self._request.owner,
                     ordinal=execution.ordinal,
                     attempt=execution.attempt,
                     round=execution.round,

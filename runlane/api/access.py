@@ -20,7 +20,7 @@ the header the request is the person's whom the token was made for.
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -51,7 +51,9 @@ __all__ = [
 TOKEN_IN_SCOPE = "runlane.token"  # noqa: S105 - a key's name
 """Where the name of a request's token stands in its ASGI scope, for the log."""
 
-_PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_PROXIED = ("forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip", "via")
+_FORWARDED = "x-forwarded-"
+"""What many other headers of proxies begin with."""
 _scheme = HTTPBearer(
     auto_error=False,
     scheme_name="token",
@@ -70,6 +72,8 @@ class Principal:
     """The name of the token; none where no token was needed."""
     made_by: str | None = None
     """The person who made the token."""
+    digest: str | None = field(default=None, repr=False)
+    """Of the token's secret."""
 
     @property
     def scope(self) -> str | None:
@@ -153,7 +157,23 @@ class Access:
             groups=found.groups,
             token=found.name,
             made_by=found.made_by,
+            digest=found.digest,
         )
+
+    async def check(self, asking: Principal) -> None:
+        """Refuse whoever was let in a while ago, and would not be now.
+
+        Raises:
+            Refusal: the token is revoked or has expired; without one: somebody has made one.
+            LedgerError: the ledger was to be asked, and doesn't answer.
+        """
+        if asking.digest is None:
+            counts = not await self.known.any_made()
+        else:
+            found = await self.known.find(asking.digest)
+            counts = found is not None and found.counts(datetime.now(UTC))
+        if not counts:
+            raise _unauthorized(is_there=asking.digest is not None)
 
     def _named(self, request: Request, token: Token) -> str | None:
         if self._header is None or not token.is_for_proxy:
@@ -195,7 +215,10 @@ def _is_of_this_machine(request: Request) -> bool:
     headers = request.headers
     if request.client is None or not _is_loopback(request.client.host):
         return False
-    if any(name in headers for name in _PROXIED):
+    if any(name in _PROXIED or name.startswith(_FORWARDED) for name in headers):
+        return False
+    # There are proxies that add no header unless told to, and ask in the HTTP of 1996.
+    if request.scope.get("http_version") == "1.0":
         return False
     hosts = headers.getlist("host")
     if len(hosts) != 1 or not _is_loopback(_name_in(f"//{hosts[0]}")):

@@ -22,6 +22,7 @@ from runlane.api import (
     tokens,
     tools,
 )
+from runlane.api.documenting import Documented
 from runlane.api.hardening import Hardening
 from runlane.api.health import Readiness
 from runlane.api.known_tools import KnownTools
@@ -43,7 +44,7 @@ def create_app(services: Callable[[], AbstractAsyncContextManager[Services]]) ->
         async with services() as app.state.services:
             yield
 
-    app = FastAPI(
+    app = Documented(
         title=TITLE,
         version=runlane.__version__,
         lifespan=lifespan,

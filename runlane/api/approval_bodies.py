@@ -5,11 +5,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from activities.decision import DecisionKind
+from runlane.api.plain import Plain
 from workflows.contract import PendingCall
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+class _Body(Plain):
+    model_config = ConfigDict(extra="forbid")
 
 
 class Approve(_Body):

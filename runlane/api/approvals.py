@@ -5,6 +5,7 @@ the decision too.
 """
 
 import re
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -21,10 +22,13 @@ from runlane.api.approval_bodies import (
     Decision,
     Reject,
 )
+from runlane.api.ids import CallId
 from runlane.api.owned import find_run
+from runlane.api.refusals import Refusal
 from runlane.api.services import Given, Services
 from runlane.api_approvals import ANY_RUN
 from runlane.approvals import Approvals, Decided
+from runlane.decisions import keys
 from runlane.errors import InvalidRequest
 from runlane.waiting_calls import WaitingCall, listed
 
@@ -35,9 +39,13 @@ _ID = re.compile(r"(.+?)\.(\d{1,9})\.(\d{1,9})\.(.+)", re.DOTALL)
 _TEN_YEARS = 315_360_000
 
 RunId = Annotated[
-    str, Path(max_length=255, description="The call's run; `-`: the one that has such a call.")
+    str,
+    Path(
+        max_length=255,
+        description="The call's run; `-`: the one that has such a call.",
+        examples=["run_TZDCJ4EB"],
+    ),
 ]
-CallId = Annotated[str, Path(max_length=255, description="The call's id, by the upstream.")]
 Name = Annotated[str | None, Query(max_length=255)]
 
 
@@ -105,8 +113,8 @@ async def approve(
 ) -> Response:
     """Let a call run, with its own arguments or with edited ones."""
     said = body or Approve()
-    return _answer(
-        await _approvals(services, asking).approve(
+    return await _answer(
+        _approvals(services, asking).approve(
             tool_call_id,
             run_id=_named(run_id),
             arguments=said.arguments,
@@ -123,8 +131,8 @@ async def reject(
     run_id: RunId, tool_call_id: CallId, asking: Decider, services: Given, body: Reject
 ) -> Response:
     """Refuse a call. It doesn't run, and the model is told the reason."""
-    return _answer(
-        await _approvals(services, asking).reject(
+    return await _answer(
+        _approvals(services, asking).reject(
             tool_call_id,
             run_id=_named(run_id),
             reason=body.reason,
@@ -139,8 +147,8 @@ async def answer(
     run_id: RunId, tool_call_id: CallId, asking: Decider, services: Given, body: Answer
 ) -> Response:
     """Give a call's output in the tool's place."""
-    return _answer(
-        await _approvals(services, asking).answer(
+    return await _answer(
+        _approvals(services, asking).answer(
             tool_call_id,
             run_id=_named(run_id),
             output=body.output,
@@ -156,7 +164,7 @@ async def claim(run_id: RunId, tool_call_id: CallId, asking: Decider, services: 
     """Look after a call for an hour, so that nobody else decides it."""
     approvals = _approvals(services, asking)
     by, groups = asking.person, asking.groups
-    return _answer(await approvals.claim(tool_call_id, run_id=_named(run_id), by=by, groups=groups))
+    return await _answer(approvals.claim(tool_call_id, run_id=_named(run_id), by=by, groups=groups))
 
 
 @routes.post(f"{_CALL}/release", response_model=Decision, operation_id="releaseCall")
@@ -166,8 +174,8 @@ async def release(
     """Look after a call no more."""
     approvals = _approvals(services, asking)
     by, groups = asking.person, asking.groups
-    return _answer(
-        await approvals.release(tool_call_id, run_id=_named(run_id), by=by, groups=groups)
+    return await _answer(
+        approvals.release(tool_call_id, run_id=_named(run_id), by=by, groups=groups)
     )
 
 
@@ -176,8 +184,8 @@ async def revoke(run_id: RunId, tool_call_id: CallId, asking: Decider, services:
     """Take back what was approved for the rest of the run on a call."""
     approvals = _approvals(services, asking)
     by, groups = asking.person, asking.groups
-    return _answer(
-        await approvals.revoke(tool_call_id, run_id=_named(run_id), by=by, groups=groups)
+    return await _answer(
+        approvals.revoke(tool_call_id, run_id=_named(run_id), by=by, groups=groups)
     )
 
 
@@ -221,5 +229,13 @@ def _key(place: str) -> ApprovalKey:
     return ApprovalKey(run_id=run_id, attempt=int(attempt), round=int(round_), call_id=call_id)
 
 
-def _answer(decided: Decided) -> Response:
-    return JSONResponse(dict(decided.as_json()))
+async def _answer(deciding: Awaitable[Decided]) -> Response:
+    try:
+        return JSONResponse(dict((await deciding).as_json()))
+    except InvalidRequest as error:
+        if error.code != keys.NO_KEY:
+            raise
+        # Nothing is wrong with what was asked.
+        raise Refusal(
+            error.message, status=500, type="configuration_error", code=error.code
+        ) from None

@@ -1,27 +1,18 @@
 """Assistants, which are the upstream's."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import ConfigDict, StrictStr
 
 from runlane.api.access import Operator, Reader
+from runlane.api.ids import AssistantId
 from runlane.api.passing import Deleted, Metadata, Page, Sent, Shown, ask, query_of, shown
 from runlane.api.runs import Cursor, Limit, Order
 from runlane.api.services import Given
 
 routes = APIRouter(prefix="/v1/assistants", tags=["assistants"])
-
-AssistantId = Annotated[
-    str,
-    Path(
-        min_length=1,
-        max_length=255,
-        description="Id of an assistant of the upstream.",
-        examples=["asst_orders"],
-    ),
-]
 
 
 class AssistantUpdate(Sent):

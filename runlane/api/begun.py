@@ -46,6 +46,9 @@ class Begun:
         Raises:
             TemporalUnreachable: Temporal can't be asked.
         """
+        if not thread_id.isprintable():
+            # No run is on it; Visibility breaks on some of these.
+            return None
         known = self._runs.get(thread_id)
         candidates = [] if known is None else [known[0]]
         where = (

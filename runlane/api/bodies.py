@@ -4,17 +4,16 @@ The bodies are described loosely here and checked in full where every face's are
 `runlane.requests` and `runlane.receipts`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from runlane.api.plain import Plain
 from runsapi import Run, RunStep
 
-RunId = Annotated[str, Field(description="Id of a run of Runlane.", examples=["run_TZDCJ4EB"])]
 
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+class _Body(Plain):
+    model_config = ConfigDict(extra="allow")
 
 
 class RunlaneOptions(BaseModel):
@@ -37,8 +36,6 @@ class RunCreate(_Body):
     """The protocol's create body."""
 
     model_config = ConfigDict(
-        extra="allow",
-        hide_input_in_errors=True,
         json_schema_extra={"examples": [{"assistant_id": "asst_orders"}]},
     )
 
@@ -52,6 +49,17 @@ class RunCreate(_Body):
 
 class ThreadRunCreate(RunCreate):
     """The protocol's body for a thread and a run on it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "assistant_id": "asst_orders",
+                    "thread": {"messages": [{"role": "user", "content": "Where is my order?"}]},
+                }
+            ]
+        }
+    )
 
     thread: dict[str, Any] | None = None
     tool_resources: dict[str, Any] | None = None
@@ -68,6 +76,8 @@ class ThreadRunCreate(RunCreate):
 class RunUpdate(_Body):
     """The protocol's update body: the run's metadata is replaced."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"metadata": {"ticket": "7"}}]})
+
     metadata: dict[str, str] | None = None
 
 
@@ -80,6 +90,14 @@ class ToolOutput(_Body):
 
 class ToolOutputsSubmit(_Body):
     """The protocol's submit body: all outputs that are asked for, in one request."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"tool_outputs": [{"tool_call_id": "call_1", "output": "It has shipped."}]}
+            ]
+        }
+    )
 
     tool_outputs: list[ToolOutput]
     stream: StrictBool | None = None

@@ -4,14 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from runlane import requests
+from temporalio.client import Client
+
+from runlane import reading, requests
 from runlane.api import presenting, refusals
 from runlane.api.access import Principal
 from runlane.api.begun import digest
 from runlane.api.bodies import RunCreate
 from runlane.api.services import Services
 from runlane.errors import InvalidRequest, KeyReused, RunNotFound
+from runlane.rpc import explained
 from runlane.tools.registry import Registry
+from runsapi import TERMINAL
 from workflows.contract import RunView, derive_run_id
 
 _ABSENT = "thread_of_nobody"
@@ -32,6 +36,8 @@ class Wanted:
     stream: bool = False
     with_runlane: bool = False
     """Show the key `runlane`."""
+    new_thread: str | None = None
+    """Digest of what the thread is to be, where it is asked for, too."""
 
     def check(self) -> None:
         """Refuse what can't be begun on any thread.
@@ -45,7 +51,8 @@ class Wanted:
 
     def of(self, asking: Principal) -> dict[str, Any]:
         """Return the options for whoever asks."""
-        return {**self.options, "owner": asking.person, "requested_by": asking.person}
+        who = {"owner": asking.person, "requested_by": asking.person}
+        return {**self.options, **who, "new_thread": self.new_thread}
 
 
 def wanted(
@@ -105,7 +112,8 @@ async def begin(services: Services, asking: Principal, thread_id: str, asked: Wa
     own = None if asked.key is None else derive_run_id(asking.person, asked.key)
     async with services.begun.turn(thread_id):
         living = await services.begun.living(client, thread_id)
-        if living is not None and living != own:
+        # A key that has its run begins none, whatever lives on the thread by now.
+        if living is not None and living != own and not await _is_there(client, own):
             # An SDK sends a request again whose answer it missed, and has no key to say so.
             same = asked.is_retry and own is None
             if same and request.digest() == await digest(client, living, asking.person):
@@ -118,8 +126,20 @@ async def begin(services: Services, asking: Principal, thread_id: str, asked: Wa
         except KeyReused as error:
             text = error.message
             raise refusals.Refusal(text, param="Idempotency-Key", code=error.code) from None
-        services.begun.note(thread_id, view.run.id)
+        if view.run.status not in TERMINAL:
+            services.begun.note(thread_id, view.run.id)
     return view
+
+
+async def _is_there(client: Client, run_id: str | None) -> bool:
+    if run_id is None:
+        return False
+    try:
+        with explained(client):
+            await reading.describe(client, run_id)
+    except RunNotFound:
+        return False
+    return True
 
 
 async def thread_of(services: Services, asking: Principal, key: str | None) -> str | None:

@@ -31,10 +31,10 @@ def run_at(view: RunView, status: RunStatus, action: Data | None = None) -> Data
     }
 
 
-def action(view: RunView, ask: AskView, step: RunStep | None) -> Data | None:
+def action(view: RunView, ask: AskView, step: RunStep | None, *, is_open: bool) -> Data | None:
     """Return what the caller was asked for, from the step that shows it or from what is known."""
     if step is None:
-        if presenting.status_of(view) == RunStatus.REQUIRES_ACTION:
+        if is_open:
             return dict(view.run.model_dump(mode="json"))["required_action"] or None
         names = {a.tool_call_id: a.name for a in view.runlane.answers}
         calls = [_call(each, names.get(each, ""), "") for each in ask.call_ids]

@@ -43,13 +43,14 @@ class Facts:
         self._client, self._upstream, self._run_id = client, upstream, run_id
         self._mark: tuple[object, ...] | None = None
         self._view: RunView | None = None
-        self._view_at = 0.0
         self._steps: list[MadeStep] = []
         self._past: dict[int, list[MadeStep]] = {}
         """The steps of attempts that are over."""
         self._looked_at = self._changed_at = 0.0
-        self._is_late = False
-        """A step isn't there yet that the view speaks of."""
+        self._is_untold = False
+        """The view is one of which nothing was told yet: steps or messages can't be had."""
+        self._late_since: float | None = None
+        """Since when a step isn't there that the view speaks of."""
         self._messages: dict[str, Mapping[str, Any] | None] = {}
 
     async def look(self) -> Story | None:
@@ -61,40 +62,49 @@ class Facts:
             RunlaneError: they can't be read.
         """
         now = asyncio.get_running_loop().time()
-        changed = await self._read_view(now)
-        view, late = self._view, self._is_late
-        if view is None or not (changed or self._steps_are_due(view, now)):
+        await self._read_view()
+        view = self._view
+        if view is None or not (self._is_untold or self._steps_are_due(view, now)):
             return None
-        if not await self._read_steps(view, now) and not changed and not late:
+        if (
+            not await self._read_steps(view, now)
+            and not self._is_untold
+            and self._late_since is None
+        ):
             return None
         while True:
-            settled = now - self._view_at >= _STEPS_WITHIN
+            late = self._late_since
+            settled = late is not None and now - late >= _STEPS_WITHIN
             told = story(view, self._steps, self._messages, settled=settled)
             if told.missing is None:
                 break
             self._messages[told.missing] = await self._message(view, told.missing)
+        self._is_untold = False
         # Whoever polls hears already that the run has ended, or asks.
         still = (RunStatus.QUEUED, RunStatus.IN_PROGRESS, RunStatus.CANCELLING)
-        self._is_late = told.pause is Pause.WORKING and status_of(view) not in still
+        if told.pause is not Pause.WORKING or status_of(view) in still:
+            self._late_since = None
+        elif self._late_since is None:
+            self._late_since = now
         return told
 
-    async def _read_view(self, now: float) -> bool:
-        """Read the view where something has happened; tell whether it is a new one."""
+    async def _read_view(self) -> None:
+        """Read the view where something has happened."""
         with explained(self._client):
             description = await reading.describe(self._client, self._run_id)
             mark = await _mark(description)
             if mark == self._mark:
-                return False
+                return
             view = await reading.read(self._client, self._run_id, patience=_PATIENCE)
         # Without a worker too little is known: what is told must never be taken back.
         if view.runlane.worker is False or view.runlane.known_at is not None:
-            return False
-        self._mark, self._view, self._view_at = mark, view, now
-        return True
+            return
+        self._mark, self._view = mark, view
+        self._is_untold = True
 
     def _steps_are_due(self, view: RunView, now: float) -> bool:
         since = now - self._looked_at
-        if self._is_late:
+        if self._late_since is not None:
             return since >= _LATE_STEPS_EVERY
         wait = max(_STEPS_WITHIN, (now - self._changed_at) * _STEPS_SHARE_OF_AGE)
         at_work = view.run.status == RunStatus.IN_PROGRESS

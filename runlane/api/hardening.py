@@ -92,7 +92,9 @@ class Hardening:
             if marked.began or not limit.expired():
                 # Half an answer can only be cut off.
                 raise
-            await answer(_too_slow(scope, limits.seconds))(scope, receive, send_marked(send))
+            seconds = limits.seconds
+            told = _unfinished(seconds) if body.is_awaited else _too_slow(scope, seconds)
+            await answer(told)(scope, receive, send_marked(send))
         except _TooLarge:
             pass
         if body.is_too_large and not marked.began:
@@ -124,9 +126,15 @@ class _Body:
         self._most = most
         self._size = 0
         self.is_too_large = False
+        self.is_awaited = False
+        """Whether the app waits for the rest of it."""
+        self._is_whole = False
 
     async def receive(self) -> Message:
+        self.is_awaited = not self._is_whole
         message = await self._receive()
+        self.is_awaited = False
+        self._is_whole = not message.get("more_body", False)
         self._size += len(message.get("body", b""))
         if self._size > self._most:
             self.is_too_large = True
@@ -175,6 +183,11 @@ def _too_large(most: int) -> Refusal:
     text = f"A body must have at most {most:,} bytes."
     # The connection stays: what still comes is read and thrown away, else no caller would see why.
     return Refusal(text, status=413, code="body_too_large")
+
+
+def _unfinished(seconds: float) -> Refusal:
+    text = f"The body has not come within {seconds:g} s."
+    return Refusal(text, status=408, code="body_unfinished")
 
 
 def _too_slow(scope: Scope, seconds: float) -> Refusal:

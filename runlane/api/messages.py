@@ -6,12 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import ConfigDict
 
 from runlane.api import refusals
 from runlane.api.access import Operator, Reader
+from runlane.api.ids import MessageId, ThreadId
 from runlane.api.passing import (
     Deleted,
     Metadata,
@@ -28,16 +29,12 @@ from runlane.api.passing import (
 from runlane.api.refusals import Refusal
 from runlane.api.runs import Cursor, Limit, Order
 from runlane.api.services import Given, Services
-from runlane.api.threads import ThreadId
 from runlane.errors import RunlaneError
 from runsapi import RunsAPIError
 from runsapi.limits import MAX_PAGE
 
 routes = APIRouter(prefix="/v1/threads/{thread_id}/messages", tags=["messages"])
 
-MessageId = Annotated[
-    str, Path(min_length=1, max_length=255, description="Id of a message of the thread.")
-]
 _MESSAGES = ("threads", "thread_id", "messages")
 _MESSAGE = (*_MESSAGES, "message_id")
 _PAGING = frozenset({"limit", "order", "after", "before", "run_id"})

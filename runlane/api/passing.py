@@ -13,6 +13,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from runlane.api.plain import Plain
 from runlane.api.refusals import Refusal, not_found
 from runlane.api.services import Services
 from runsapi import (
@@ -39,10 +40,10 @@ _NO_RETRY = {"x-should-retry": "false"}
 _logger = logging.getLogger("runlane.api")
 
 
-class Sent(BaseModel):
+class Sent(Plain):
     """What a caller sends for an upstream: fields that aren't known here go along."""
 
-    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="allow")
 
     def as_sent(self) -> dict[str, Any]:
         """Return the fields that were given, with the nulls among them."""

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from ledger import LedgerError, LedgerRefused, LedgerUnavailable
 from runlane.errors import (
@@ -20,11 +21,15 @@ from runlane.errors import (
     InvalidRequest,
     LedgerUnreachable,
     LedgerUnusable,
+    NamespaceMissing,
     NotFound,
+    NoWorker,
     Refused,
     RunlaneError,
     StartUncertain,
+    TemporalUnreachable,
     Unreachable,
+    UpstreamUnreachable,
 )
 from runlane.payload_store import PayloadStoreError
 from runlane.settings import SettingsError
@@ -32,6 +37,8 @@ from runlane.settings import SettingsError
 _RETRY_AFTER = {"retry-after": "1"}
 # The SDKs try a 409 and a 5xx again by themselves.
 _NO_RETRY = {"x-should-retry": "false"}
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 _logger = logging.getLogger("runlane.api")
 
@@ -126,6 +133,28 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
+_AWAY = {
+    TemporalUnreachable: "Temporal doesn't answer. Send this again in a moment.",
+    NamespaceMissing: "Temporal doesn't answer. Send this again in a moment.",
+    UpstreamUnreachable: "The upstream doesn't answer. Send this again in a moment.",
+    LedgerUnreachable: "The ledger doesn't answer. Send this again in a moment.",
+    NoWorker: "No worker takes this now. Send it again once one runs.",
+}
+
+
+def _told(error: RunlaneError) -> str:
+    """Return an error's text for callers: where our parts are is no business of theirs."""
+    if isinstance(error, StartUncertain):
+        return (
+            f"Whether {error.run_id} was started is not known. Look for it before you send this "
+            "again."
+        )
+    if isinstance(error, Unreachable):
+        _logger.warning("%s", error.message)
+        return _AWAY.get(type(error), "Somebody who is needed doesn't answer. Try again.")
+    return error.message
+
+
 def refusal_for(error: RunlaneError) -> Refusal:
     """Return how an error of Runlane's is told over HTTP."""
     document = error.as_json()
@@ -145,7 +174,7 @@ def refusal_for(error: RunlaneError) -> Refusal:
     elif isinstance(error, CannotDecrypt | LedgerUnusable):
         status = 500
     return Refusal(
-        error.message,
+        _told(error),
         status=status,
         type=error.type,
         param=error.param,
@@ -193,20 +222,48 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
+    if first["type"] == "json_invalid":
+        place = int(first["loc"][-1]) + 1
+        text = f"The body is no JSON: {first['ctx']['error']}, at character {place}."
+        return answer(Refusal(text, code="invalid_parameter"))
     param = ".".join(where) or None
-    # pydantic's message names no input, which might be an argument.
-    text = str(first["msg"]).removeprefix("Value error, ")
-    message = text if param is None else f"{param}: {text}"
-    return answer(Refusal(message.rstrip(".") + ".", param=param, code="invalid_parameter"))
+    message = _plainly(param, first["type"], str(first["msg"])).rstrip(".") + "."
+    return answer(Refusal(message, param=param, code="invalid_parameter"))
+
+
+def _plainly(param: str | None, kind: str, text: str) -> str:
+    """Say in a sentence what pydantic says; it names no input, which might be an argument."""
+    named = param or "The body"
+    if kind == "extra_forbidden":
+        return f"{named} is no option here"
+    if kind == "missing":
+        return f"{named} is missing"
+    if kind == "model_attributes_type":
+        return f"{named} must be an object"
+    _, should, rest = text.partition(" should ")
+    if should and kind != "value_error":
+        return f"{named} must {rest}"
+    text = text.removeprefix("Value error, ")
+    return text if param is None else f"{param}: {text}"
 
 
 async def _no_route(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
     text = f"Invalid URL ({request.method} {request.url.path})"
-    if error.status_code not in (404, 405):
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        taken = [method for method in _METHODS if _is_taken(request, method)]
+        # The framework's own names one route's, and a URL may have several.
+        headers = {"allow": ", ".join(taken)}
+        text = f"{request.url.path} takes {' and '.join(taken)}, not {request.method}."
+    elif error.status_code != HTTPStatus.NOT_FOUND:
         text = f"{HTTPStatus(error.status_code).phrase}."
-    refusal = Refusal(text, status=error.status_code, headers=error.headers or {})
-    return answer(refusal)
+    return answer(Refusal(text, status=error.status_code, headers=headers))
+
+
+def _is_taken(request: Request, method: str) -> bool:
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 async def _unexpected(_: Request, error: Exception) -> JSONResponse:

@@ -259,14 +259,15 @@ class _Teller:
 
     def _ask(self, ask: AskView, step: RunStep | None) -> bool:
         """Tell that the caller was asked; return whether the answer is still awaited."""
-        action = event_data.action(self._view, ask, step)
+        is_open = self._is_open(ask)
+        action = event_data.action(self._view, ask, step, is_open=is_open)
         data = partial(event_data.run_at, self._view, RunStatus.REQUIRES_ACTION, action)
         before = sum(each.id.startswith(f"r{self._leg}.requires_action") for each in self.events)
         more = f".{before + 1}" if before else ""
         event_id = f"r{self._leg}.requires_action{more}"
         self.events.append(Event(event_id, "thread.run.requires_action", data))
         self._told_asks += 1
-        return self._is_open(ask)
+        return is_open
 
     def _is_open(self, ask: AskView) -> bool:
         if self._status != RunStatus.REQUIRES_ACTION:

@@ -1,12 +1,14 @@
 """The seed's routes of runs."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import JSONResponse, Response
 
+from activities.contract import canonical_json
 from runlane.api import creating, presenting, refusals, streams
-from runlane.api.access import Operator, Reader
+from runlane.api.access import Operator, Principal, Reader
 from runlane.api.bodies import (
     RunCreate,
     RunPage,
@@ -15,6 +17,8 @@ from runlane.api.bodies import (
     ThreadRunCreate,
     ToolOutputsSubmit,
 )
+from runlane.api.documenting import OR_STREAM
+from runlane.api.ids import RunId, StepId, ThreadId
 from runlane.api.known_tools import Known, KnownTools
 from runlane.api.owned import find_run
 from runlane.api.services import Given, Services
@@ -22,7 +26,7 @@ from runlane.api.submitting import submit
 from runlane.api.threads import create_thread
 from runlane.errors import RunEnded, StepNotFound
 from runsapi import TERMINAL, Run, RunStatus, RunStep
-from workflows.contract import RunView
+from workflows.contract import RunView, content_digest
 
 routes = APIRouter(prefix="/v1/threads", tags=["runs"])
 
@@ -40,7 +44,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[str | None, Query(max_length=255)]
 
 
-@routes.post("/runs", response_model=Run, operation_id="createThreadAndRun")
+@routes.post("/runs", response_model=Run, responses=OR_STREAM, operation_id="createThreadAndRun")
 async def create_thread_and_run(
     *,
     body: ThreadRunCreate,
@@ -53,12 +57,15 @@ async def create_thread_and_run(
 ) -> Response:
     """Create a thread upstream, and a run on it."""
     asked = await _wanted(body, include, services, tools, key=idempotency_key)
+    thread = body.new_thread()
+    # A key with another thread is another request.
+    asked = replace(asked, new_thread=content_digest(canonical_json(thread)))
     # The first request of this key has made the thread.
     thread_id = await creating.thread_of(services, asking, idempotency_key)
     if thread_id is None:
         # What can't be asked for leaves no thread behind.
         asked.check()
-        thread_id = await create_thread(services, body.new_thread())
+        thread_id = await create_thread(services, thread)
     try:
         view = await creating.begin(services, asking, thread_id, asked)
     except refusals.Refusal:
@@ -67,13 +74,13 @@ async def create_thread_and_run(
         if others is None or others == thread_id:
             raise
         view = await creating.begin(services, asking, others, asked)
-    return _created(services, view, asked, last_event_id)
+    return _created(services, view, asking, asked, last_event_id)
 
 
-@routes.post("/{thread_id}/runs", response_model=Run, operation_id="createRun")
+@routes.post("/{thread_id}/runs", response_model=Run, responses=OR_STREAM, operation_id="createRun")
 async def create_run(
     *,
-    thread_id: str,
+    thread_id: ThreadId,
     body: RunCreate,
     asking: Operator,
     services: Given,
@@ -86,13 +93,13 @@ async def create_run(
     """Create a run. Once this is answered, no crash loses it."""
     asked = await _wanted(body, include, services, tools, key=idempotency_key, is_retry=retries > 0)
     view = await creating.begin(services, asking, thread_id, asked)
-    return _created(services, view, asked, last_event_id)
+    return _created(services, view, asking, asked, last_event_id)
 
 
 @routes.get("/{thread_id}/runs", response_model=RunPage, operation_id="listRuns")
 async def list_runs(
     *,
-    thread_id: str,
+    thread_id: ThreadId,
     asking: Reader,
     services: Given,
     include: Includes = None,
@@ -120,7 +127,7 @@ async def list_runs(
 
 @routes.get("/{thread_id}/runs/{run_id}", response_model=Run, operation_id="getRun")
 async def retrieve_run(
-    thread_id: str, run_id: str, asking: Reader, services: Given, include: Includes = None
+    thread_id: ThreadId, run_id: RunId, asking: Reader, services: Given, include: Includes = None
 ) -> Response:
     """Return a run; the header `openai-poll-after-ms` says when to look again."""
     return _answer(await find_run(services, asking, thread_id, run_id), include)
@@ -129,8 +136,8 @@ async def retrieve_run(
 @routes.post("/{thread_id}/runs/{run_id}", response_model=Run, operation_id="modifyRun")
 async def update_run(
     *,
-    thread_id: str,
-    run_id: str,
+    thread_id: ThreadId,
+    run_id: RunId,
     body: RunUpdate,
     asking: Operator,
     services: Given,
@@ -149,7 +156,7 @@ async def update_run(
 
 @routes.post("/{thread_id}/runs/{run_id}/cancel", response_model=Run, operation_id="cancelRun")
 async def cancel_run(
-    thread_id: str, run_id: str, asking: Operator, services: Given, include: Includes = None
+    thread_id: ThreadId, run_id: RunId, asking: Operator, services: Given, include: Includes = None
 ) -> Response:
     """Ask for a run's cancellation; its status tells how it ended."""
     view = await find_run(services, asking, thread_id, run_id)
@@ -162,12 +169,13 @@ async def cancel_run(
 @routes.post(
     "/{thread_id}/runs/{run_id}/submit_tool_outputs",
     response_model=Run,
+    responses=OR_STREAM,
     operation_id="submitToolOutputsToRun",
 )
 async def submit_tool_outputs(
     *,
-    thread_id: str,
-    run_id: str,
+    thread_id: ThreadId,
+    run_id: RunId,
     body: ToolOutputsSubmit,
     asking: Operator,
     services: Given,
@@ -177,11 +185,13 @@ async def submit_tool_outputs(
     """Deliver all outputs that the run asks its caller for. Sent again, it changes nothing."""
     view = await find_run(services, asking, thread_id, run_id)
     outputs = [each.model_dump(include={"tool_call_id", "output"}) for each in body.tool_outputs]
-    await submit(services, asking, view, outputs)
+    answered = await submit(services, asking, view, outputs)
     if body.stream:
         calls = [each["tool_call_id"] for each in outputs]
-        return streams.stream(services, view, after=last_event_id, answering=calls)
-    return _answer(await find_run(services, asking, thread_id, run_id), include)
+        return streams.stream(services, view, asking, after=last_event_id, answering=calls)
+    if answered is None or presenting.INCLUDE in (include or ()):
+        answered = await find_run(services, asking, thread_id, run_id)
+    return _answer(answered, include)
 
 
 @routes.get(
@@ -189,8 +199,8 @@ async def submit_tool_outputs(
 )
 async def list_steps(
     *,
-    thread_id: str,
-    run_id: str,
+    thread_id: ThreadId,
+    run_id: RunId,
     asking: Reader,
     services: Given,
     limit: Limit = 20,
@@ -223,7 +233,7 @@ async def list_steps(
     operation_id="getRunStep",
 )
 async def retrieve_step(
-    thread_id: str, run_id: str, step_id: str, asking: Reader, services: Given
+    thread_id: ThreadId, run_id: RunId, step_id: StepId, asking: Reader, services: Given
 ) -> Response:
     """Return a step of a run."""
     await find_run(services, asking, thread_id, run_id)
@@ -249,10 +259,14 @@ async def _wanted(
 
 
 def _created(
-    services: Services, view: RunView, asked: creating.Wanted, last_event_id: str | None
+    services: Services,
+    view: RunView,
+    asking: Principal,
+    asked: creating.Wanted,
+    last_event_id: str | None,
 ) -> Response:
     if asked.stream:
-        return streams.stream(services, view, after=last_event_id)
+        return streams.stream(services, view, asking, after=last_event_id)
     return _answer(view, [presenting.INCLUDE] if asked.with_runlane else None)
 
 

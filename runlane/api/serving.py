@@ -8,6 +8,7 @@ import uvicorn
 from runlane.api import services
 from runlane.api.access import Principal
 from runlane.api.app import create_app
+from runlane.api.connections import Connection
 from runlane.listening import Server, listener, url_of
 from runlane.settings import Settings
 
@@ -49,6 +50,7 @@ async def serve(
 
             config = uvicorn.Config(
                 create_app(of_app),
+                http=Connection,
                 ws="none",
                 log_config=None,
                 access_log=False,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 from ledger.stops import Scope, Stop
 from runlane.api.access import Operator, Power, Principal, Reader
 from runlane.api.owned import find_run
+from runlane.api.plain import Plain
 from runlane.api.refusals import Refusal
 from runlane.api.services import Given, Services
 from runlane.stops import MAX_REASON, Stops, document
@@ -17,8 +18,8 @@ from runlane.stops import MAX_REASON, Stops, document
 routes = APIRouter(prefix="/v1/stops", tags=["stops"])
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+class _Body(Plain):
+    model_config = ConfigDict(extra="forbid")
 
     all: StrictBool = False
     tool: StrictStr | None = Field(default=None, max_length=64)

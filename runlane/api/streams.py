@@ -1,23 +1,32 @@
 """Runs as streams of server-sent events."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from typing import Annotated
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 from fastapi.responses import Response, StreamingResponse
 
+from ledger import LedgerError, LedgerUnavailable
+from runlane.api.access import Principal
 from runlane.api.access import Reader as ReaderRole
 from runlane.api.facts import Facts
+from runlane.api.ids import RunId, ThreadId
 from runlane.api.owned import find_run
-from runlane.api.readers import Reader
+from runlane.api.readers import OUTAGE_SECONDS, Reader
+from runlane.api.refusals import Refusal, refusal_for
 from runlane.api.services import Given, Services
-from runlane.errors import RunlaneError
+from runlane.errors import LedgerUnreachable, RunlaneError
 from workflows.contract import RunView
 
 HEARTBEAT_SECONDS = 15.0
 """Without an event for so long, a comment is sent: proxies cut what is silent."""
 
+_LEDGER_EVERY = 1.0
+"""Seconds between two questions whether a token counts, while the ledger doesn't answer."""
 _ASKED = "thread.run.requires_action"
 _HEARTBEAT = b": waiting\n\n"
 _DONE = b"event: done\ndata: [DONE]\n\n"
@@ -34,8 +43,8 @@ routes = APIRouter(prefix="/v1/threads", tags=["runs"])
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def stream_events(
-    thread_id: str,
-    run_id: str,
+    thread_id: ThreadId,
+    run_id: RunId,
     asking: ReaderRole,
     services: Given,
     last_event_id: Annotated[
@@ -44,12 +53,13 @@ async def stream_events(
 ) -> Response:
     """Stream a run's events, over all rounds, until it waits for its caller or has ended."""
     view = await find_run(services, asking, thread_id, run_id)
-    return follow(services, view, after=last_event_id)
+    return follow(services, view, asking, after=last_event_id)
 
 
 def stream(
     services: Services,
     view: RunView,
+    asking: Principal,
     *,
     after: str | None = None,
     answering: Sequence[str] | None = None,
@@ -59,25 +69,62 @@ def stream(
     Args:
         services: of the API.
         view: the run as it was seen last.
+        asking: whoever listens, for as long as they would be let in.
         after: the event that was got last (`Last-Event-ID`).
         answering: the calls just answered; it begins after the question for them.
     """
-    return _response(_frames(services, view, after, answering, follow=False))
+    frames = _frames(services, view, after, answering, follow=False)
+    return _response(_while_let_in(services, asking, frames))
 
 
-def follow(services: Services, view: RunView, *, after: str | None = None) -> Response:
+def follow(
+    services: Services, view: RunView, asking: Principal, *, after: str | None = None
+) -> Response:
     """Return a stream of a run's events over all rounds, until it waits for its caller or ends.
 
     Args:
         services: of the API.
         view: the run as it was seen last.
+        asking: whoever listens, for as long as they would be let in.
         after: the event that was got last (`Last-Event-ID`); without it from the beginning.
     """
-    return _response(_frames(services, view, after, None, follow=True))
+    frames = _frames(services, view, after, None, follow=True)
+    return _response(_while_let_in(services, asking, frames))
 
 
 def _response(frames: AsyncIterator[bytes]) -> Response:
     return StreamingResponse(frames, media_type="text/event-stream", headers=_HEADERS)
+
+
+async def _while_let_in(
+    services: Services, asking: Principal, frames: AsyncGenerator[bytes]
+) -> AsyncIterator[bytes]:
+    """Pass frames on until whoever listens would be let in no more.
+
+    It is looked at before each of them, so that after 5 s a token that was revoked hears nothing.
+    """
+    async with aclosing(frames):
+        async for frame in frames:
+            try:
+                await _check(services, asking)
+            except Refusal as refusal:
+                yield _error(refusal.body["error"])
+                return
+            except LedgerError:
+                yield _error(LedgerUnreachable("The ledger doesn't answer; resume later."))
+                return
+            yield frame
+
+
+async def _check(services: Services, asking: Principal) -> None:
+    until = time.monotonic() + OUTAGE_SECONDS
+    while True:
+        try:
+            return await services.access.check(asking)
+        except LedgerUnavailable:
+            if time.monotonic() >= until:
+                raise
+            await asyncio.sleep(_LEDGER_EVERY)
 
 
 async def _frames(
@@ -87,7 +134,7 @@ async def _frames(
     answering: Sequence[str] | None,
     *,
     follow: bool,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     run_id = view.run.id
 
     def facts() -> Facts:
@@ -142,6 +189,6 @@ def _is_through(reader: Reader, look: int, *, follow: bool) -> bool:
     return reader.is_over or (follow and reader.is_waiting(look))
 
 
-def _error(error: RunlaneError) -> bytes:
-    told = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+def _error(error: RunlaneError | Mapping[str, Any]) -> bytes:
+    told = refusal_for(error).body["error"] if isinstance(error, RunlaneError) else error
     return f"event: error\ndata: {json.dumps(told)}\n\n".encode()

@@ -1,28 +1,19 @@
 """Threads, which are the upstream's."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import ConfigDict
 
 from runlane.api.access import Operator, Reader
+from runlane.api.ids import ThreadId
 from runlane.api.passing import Deleted, Metadata, Sent, Shown, ask, shown, unreadable
 from runlane.api.refusals import Refusal
 from runlane.api.services import Given, Services
 
 routes = APIRouter(prefix="/v1/threads", tags=["threads"])
-
-ThreadId = Annotated[
-    str,
-    Path(
-        min_length=1,
-        max_length=255,
-        description="Id of a thread of the upstream.",
-        examples=["thread_orders"],
-    ),
-]
 
 
 class ThreadUpdate(Sent):

@@ -1,24 +1,25 @@
 """Tokens over HTTP: made, listed and revoked by admins."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from runlane import tokens
 from runlane.api.access import Admin
+from runlane.api.ids import TokenName
+from runlane.api.plain import Plain
 from runlane.api.services import Given
 from runlane.roles import Role
 
 routes = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 
 
-class TokenCreate(BaseModel):
+class TokenCreate(Plain):
     """What a token is to be for."""
 
     model_config = ConfigDict(
         extra="forbid",
-        hide_input_in_errors=True,
         json_schema_extra={
             "examples": [{"name": "shop", "person": "shop-backend", "role": "operator"}]
         },
@@ -27,7 +28,7 @@ class TokenCreate(BaseModel):
     name: StrictStr = Field(description="Letters, digits and `. _ -`, at most 64.")
     person: StrictStr = Field(description="Whose word the holder's is.")
     role: Role
-    groups: list[StrictStr] = []
+    groups: list[StrictStr] = Field(default_factory=list)
     expires_at: float | None = Field(
         default=None, description="Unix seconds, from which on it counts no more."
     )
@@ -50,6 +51,7 @@ class TokenShown(BaseModel):
     expires_at: float | None
     revoked_at: float | None
     for_proxy: bool
+    up: bool = Field(description="`runlane up`'s own. It ends with it, and isn't revoked.")
 
 
 class TokenMade(TokenShown):
@@ -63,9 +65,6 @@ class TokenList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[TokenShown]
-
-
-Name = Annotated[str, Path(max_length=255)]
 
 
 @routes.post("", operation_id="createToken")
@@ -93,7 +92,7 @@ async def list_tokens(_: Admin, services: Given) -> TokenList:
 
 
 @routes.delete("/{name}", operation_id="revokeToken")
-async def revoke_token(name: Name, asking: Admin, services: Given) -> TokenShown:
+async def revoke_token(name: TokenName, asking: Admin, services: Given) -> TokenShown:
     """Revoke a token: at once at this server, and within 5 seconds at any other."""
     revoked = await tokens.revoke(services.ledger, name, by=asking.person)
     services.access.known.forget()

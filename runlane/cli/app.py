@@ -130,7 +130,8 @@ def _misused(error: Any) -> int:
     if context is not None:
         output.say(context.get_usage(), to=output.stderr())
         output.note(f"Try: {context.command_path} --help")
-    message = error.format_message().rstrip(".")
+    # typer has pydantic read choices, and repeats its words.
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
     message = message if message.endswith("?") else f"{message}."
     param = getattr(getattr(error, "param", None), "name", None)
     return _failed(InvalidRequest(message, param=param))

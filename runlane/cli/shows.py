@@ -103,7 +103,6 @@ def _list(
 
     async def work(client: "Runlane") -> int:
         from runlane import workers  # noqa: PLC0415
-        from runlane.stops import marked  # noqa: PLC0415
 
         page = await client.runs.list(
             thread,
@@ -117,8 +116,6 @@ def _list(
         )
         if only_blocked:
             page = replace(page, views=await blocked_runs.read(client, page.views))
-        standing, problem = await stops.seen(client)
-        page = replace(page, views=marked(page.views, standing))
         if session.wants_json():
             output.document(page.as_json())
         elif not page.data:
@@ -131,7 +128,7 @@ def _list(
                 output.table(("run", "status", "created", "thread", "waits for"), rows, styled=1)
             if page.has_more:
                 _mention_next_page(page.last_id, page.first_id, before=before, after=after)
-        stops.mention(standing, problem)
+        stops.mention(page.stops)
         _mention_unreadable(page.views)
         seen = await workers.last_seen(client.temporal, client.settings.task_queue)
         whose = "the ledger" if all_ages else "Temporal"

@@ -42,7 +42,7 @@ def _create(
     role: Annotated[Role, typer.Option("--role", help="What it is for.")],
     group: Annotated[
         list[str] | None,
-        typer.Option("--group", metavar="GROUP", help="The person's; several times for several."),
+        typer.Option("--group", metavar="GROUP", help="The person's; several by commas."),
     ] = None,
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="DURATION", help="From now: 90d, 12h.")
@@ -60,13 +60,13 @@ def _create(
         "name": name,
         "person": person,
         "role": role.value,
-        "groups": group or [],
+        "groups": [part.strip() for each in group or [] for part in each.split(",")],
         "expires_at": _instant(expires),
         "for_proxy": for_proxy,
     }
 
     async def work() -> int:
-        made = await _made(asked)
+        made, is_first = await _made(asked)
         if session.wants_json():
             output.document(made)
             return int(ExitCode.DONE)
@@ -77,6 +77,8 @@ def _create(
             f"{made['role']}{until}. It is not shown again:"
         )
         output.say(made["token"])
+        if is_first:
+            output.note("From now on every caller needs a token, programs on this machine too.")
         return int(ExitCode.DONE)
 
     session.perform_apart(work)
@@ -116,7 +118,8 @@ def _revoke(
     session.perform_apart(work)
 
 
-async def _made(asked: dict[str, Any]) -> dict[str, Any]:
+async def _made(asked: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return the token that was made, and whether it is the first one that anybody has made."""
     # Deferred, as below: they bring Temporal's client and the database's.
     from runlane import tokens  # noqa: PLC0415
     from runlane.api_client import ApiClient  # noqa: PLC0415
@@ -125,14 +128,18 @@ async def _made(asked: dict[str, Any]) -> dict[str, Any]:
     settings = _settings()
     api = ApiClient.named(settings)
     if api is not None:
+        secret = settings.read_token()
         async with api:
-            return await api.post("/tokens", json=asked)
+            made_there = await api.post("/tokens", json=asked)
+        # Without a token, an API makes one only while there is none.
+        return made_there, secret is None or not tokens.is_ours(secret)
     given = {name: each for name, each in asked.items() if name != "for_proxy"}
     async with _ledger(settings) as ledger:
+        is_first = not await ledger.tokens.any_made()
         made = await tokens.create(
             ledger, **given, is_for_proxy=asked["for_proxy"], made_by=person(settings)
         )
-    return {**tokens.as_json(made.token), "token": made.secret}
+    return {**tokens.as_json(made.token), "token": made.secret}, is_first
 
 
 async def _listed() -> list[dict[str, Any]]:
@@ -193,7 +200,7 @@ def _instant(expires: str | None) -> float | None:
     try:
         seconds = parse_duration(expires).total_seconds()
     except DurationError as error:
-        raise InvalidRequest(str(error), param="--expires") from None
+        raise InvalidRequest(f"--expires: {error}", param="--expires") from None
     if seconds <= 0:
         raise InvalidRequest("--expires must be more than 0.", param="--expires")
     return time.time() + seconds
@@ -209,7 +216,7 @@ def _row(token: dict[str, Any]) -> tuple[str, ...]:
         output.safe(token["person"]),
         token["role"] + (" (proxy)" if token["for_proxy"] else ""),
         output.safe(", ".join(token["groups"])) or "-",
-        output.safe(token["made_by"]),
+        "runlane up's own" if token["up"] else output.safe(token["made_by"]),
         output.moment(token["made_at"]),
         expires,
     )

@@ -18,6 +18,8 @@ FILE = "decision.key"
 """The private key in a data directory: PEM, without a password, for its owner alone."""
 PUBLIC_FILE = "decision.pub"
 """The public ones beside it; `RUNLANE_DECISION_PUBLIC_KEYS` takes a copy."""
+NO_KEY = "no_decision_key"
+"""The code of an error: nothing names a key."""
 
 _PUBLIC = "RUNLANE_DECISION_PUBLIC_KEYS"
 _PRIVATE = "RUNLANE_DECISION_KEY"
@@ -68,7 +70,7 @@ def signer(settings: Settings, data_dir: Path | None) -> Signer:
             "There is no key to sign decisions with. `runlane up` makes one in its data "
             f"directory; elsewhere set {_PRIVATE} to its file.",
             param=_PRIVATE,
-            code="no_decision_key",
+            code=NO_KEY,
         )
     try:
         return Signer.from_file(path)

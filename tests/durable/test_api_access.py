@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from ledger.tokens import Token
-from runlane import tokens
+from runlane import own_api, tokens
 from runlane.api.access import Role
 from runlane.api.app import create_app
 from runlane.roles import POWERS, Power
@@ -237,6 +237,33 @@ async def test_tokens_are_made_listed_and_revoked_over_http(api: Api, lab: Lab) 
     assert revoked.json()["revoked_at"] is not None
     gone = await admin.delete("/tokens/shop")
     assert (404, "token_not_found") == (gone.status_code, gone.json()["error"]["code"])
+
+
+async def test_the_token_of_up_is_not_revoked(api: Api, tmp_path: Path) -> None:
+    """By nobody who asks; where it counts no more, commands name its file, and the way out."""
+    ups = await api.token(Role.ADMIN, person="ann", name="up-1", is_ups=True)
+    admin = api.http(await api.token(Role.ADMIN, name="roots"))
+    (tmp_path / own_api.FILE).write_text(
+        json.dumps({"url": api.url, "person": "ann", "groups": []})
+    )
+    (tmp_path / own_api.TOKEN_FILE).write_text(ups)
+    beside = {"RUNLANE_DATA_DIR": str(tmp_path), "RUNLANE_PERSON": "ann"}
+
+    refused = await admin.delete("/tokens/up-1")
+    listed = (await admin.get("/tokens")).json()["data"]
+    used = await runlane("stops", **beside)
+    await tokens.revoke(api.services.ledger, "up-1", by="ann", is_up=True)
+    api.services.access.known.forget()
+    code, _, err = await runlane("stops", **beside)
+
+    assert (409, "ups_own_token") == (refused.status_code, refused.json()["error"]["code"])
+    assert [("roots", False), ("up-1", True)] == [(each["name"], each["up"]) for each in listed]
+    assert 0 == used[0], used[2]
+    assert 8 == code
+    words = " ".join(err.split())
+    assert f"The token in {tmp_path / own_api.TOKEN_FILE} counts no more" in words
+    assert "restart `runlane up`" in words
+    assert "RUNLANE_TOKEN" not in words
 
 
 @pytest.mark.parametrize(

@@ -144,12 +144,13 @@ async def test_who_asked_does_not_approve_through_a_token_they_made(
         rejected = await kept.post(f"{call}/reject", json={"reason": "Not mine to approve."})
         await run.result()
         rows = [json.loads(row.body) for row in await at.lab.ledger.audit.read(run.id)]
+        [kept_decision] = await at.lab.ledger.decisions.of_run(run.id)
 
     assert (409, "not_allowed") == (refused.status_code, word(refused))
     assert "ada, who made the token, asked" in refused.json()["error"]["message"]
     assert (200, []) == (rejected.status_code, at.till.paid)
     [made_by] = [row["facts"]["token_made_by"] for row in rows if row["kind"] == "decision"]
-    assert "ada" == made_by
+    assert "ada" == made_by == kept_decision.token_made_by
 
 
 async def test_edited_arguments_and_answers(client: Client, simulator: SimulatorProcess) -> None:

@@ -12,6 +12,7 @@ from openai.types.beta.threads import Run as SdkRun
 from temporalio.client import Client
 
 from ledger.approval import ApprovalQuery
+from runlane.api.access import Role
 from runlane.api.presenting import POLL_AFTER
 from runlane.settings import Settings
 from runlane.tools.loading import load
@@ -195,6 +196,24 @@ async def test_a_submit_sent_again_changes_nothing(api: Api, lab: Lab) -> None:
     assert 1 == await lab.accepted("runs.submit_tool_outputs")
 
 
+async def test_a_submit_is_answered_with_the_run_as_it_then_is(api: Api, lab: Lab) -> None:
+    """The answer is what a look shows while the outputs are on their way, and says to look soon."""
+    run = await _asking(api, lab)
+    [call] = _calls(run)
+    on_its_way = await lab.fault("runs.submit_tool_outputs", "hold_before")
+    http, path = api.http(), f"/threads/{lab.thread_id}/runs/{run.id}"
+    taken = await http.post(
+        f"{path}/submit_tool_outputs",
+        json={"tool_outputs": [{"tool_call_id": call, "output": "shipped"}]},
+    )
+    await lab.held(on_its_way)
+    looked = await http.get(path)
+    await lab.release(on_its_way)
+    assert "queued" == taken.json()["status"]
+    assert looked.json() == taken.json()
+    assert "500" == taken.headers[POLL_AFTER]
+
+
 async def test_a_cancelled_run_ends_and_is_not_cancelled_twice(api: Api, lab: Lab) -> None:
     """`cancel` answers `cancelling`, `poll` the end; then the seed's 400."""
     run = await _asking(api, lab)
@@ -291,15 +310,18 @@ async def test_what_json_has_no_word_for_is_refused(api: Api, lab: Lab) -> None:
 async def test_a_call_that_people_decide_is_none_of_the_callers(
     client: Client, simulator: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`create_and_poll` sees the run at work until somebody has decided, and then its end."""
+    """`create_and_poll` sees the run at work until somebody has decided, and then its end.
+
+    Its owner sees it among the calls that wait for people, and nobody else's reader does.
+    """
     monkeypatch.setenv("TILL_JOURNAL", str(tmp_path / "till"))
     lab, clerk = Lab(client, simulator), Clerk()
     tools = RegisteredTools(load(Settings(tools=("tests.till_tools",))))
     async with (
         lab.worker(tools=tools, verifier=clerk.verifier),
-        serving(lab, tools=("tests.till_tools",)) as api,
+        serving(lab, local=None, tools=("tests.till_tools",)) as api,
     ):
-        runs = api.sdk().beta.threads.runs
+        runs = api.sdk(await api.token(Role.OPERATOR, "ada")).beta.threads.runs
         polling = asyncio.create_task(
             runs.create_and_poll(
                 thread_id=lab.thread_id,
@@ -310,6 +332,11 @@ async def test_a_call_that_people_decide_is_none_of_the_callers(
         listing = api.services.ledger.approvals.list
         approvals = await eventually(lambda: listing(ApprovalQuery()), lambda page: bool(page.data))
         run = LabRun(client.get_workflow_handle_for(RunWorkflow.run, approvals.data[0].key.run_id))
+        listed = {}
+        for person in ("ada", "bob"):
+            http = api.http(await api.token(Role.READER, person))
+            listed[person] = (await http.get("/approvals")).json()["data"]
+        assert ([run.id], []) == ([each["run_id"] for each in listed["ada"]], listed["bob"])
         seen = await runs.retrieve(run_id=run.id, thread_id=lab.thread_id)
         assert ("in_progress", None) == (seen.status, seen.required_action)
         assert "recorded" == await clerk.decide("approve", run)

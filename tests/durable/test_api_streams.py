@@ -12,6 +12,8 @@ from openai import AssistantEventHandler, AsyncAssistantEventHandler, OpenAI
 from openai.types.beta import AssistantStreamEvent, FunctionToolParam
 from openai.types.beta.threads import Text
 
+from runlane.api import readers, streams
+from runlane.api.access import Principal, Role
 from tests.api import Api, serving
 from tests.lab import Lab
 
@@ -315,3 +317,88 @@ async def _lines(response: Any, count: int) -> AsyncIterator[str]:
     lines = response.aiter_lines()
     for _ in range(count):
         yield await anext(lines)
+
+
+async def test_an_upstream_that_is_away_is_waited_for(
+    api: Api, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is kept by comments meanwhile, and everything is told in the end."""
+    monkeypatch.setattr(streams, "HEARTBEAT_SECONDS", 0.1)
+    await lab.scenario(rounds=[SAYING])
+    fault = await lab.fault("steps.list", "server_error", times=0)
+    run = await lab.start()
+    request = api.http().stream("GET", f"/threads/{lab.thread_id}/runs/{run.id}/events")
+    async with request as response:
+        lines = response.aiter_lines()
+        text = ""
+        while text.count(": waiting") < 3:
+            text += await anext(lines) + "\n"
+        await asyncio.to_thread(lab.simulator.remove_fault, fault)
+        async for line in lines:
+            text += line + "\n"
+    told = [event.name for event in parsed(text)]
+    assert [*BEGUN, *WRITTEN, "thread.run.completed"] == told
+
+
+async def test_an_upstream_that_stays_away_ends_the_stream_and_not_the_run(
+    api: Api, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An `error` event in the protocol's shape, after which the stream can be taken up again."""
+    monkeypatch.setattr(readers, "OUTAGE_SECONDS", 0.5)
+    await lab.scenario(rounds=[SAYING])
+    fault = await lab.fault("steps.list", "server_error", times=0)
+    path = f"/threads/{lab.thread_id}/runs"
+    body = {"assistant_id": lab.assistant_id, "stream": True}
+    async with api.http().stream("POST", path, json=body) as response:
+        text = (await response.aread()).decode()
+    *blocks, last = text.strip().split("\n\n")
+    name, data = last.splitlines()
+    assert "event: error" == name
+    error = json.loads(data.removeprefix("data: "))
+    assert ("unreachable_error", {"message", "type", "param", "code"}) == (
+        error["type"],
+        set(error),
+    )
+    assert lab.simulator.url not in text
+    await asyncio.to_thread(lab.simulator.remove_fault, fault)
+    first = parsed("\n\n".join([*blocks, "event: done\ndata: [DONE]"]))
+    run_id = first[0].data["id"]
+    rest = await events_of(api, f"{path}/{run_id}/events", last=first[-1].id)
+    names = [event.name for event in (*first, *rest)]
+    assert [*BEGUN, *WRITTEN, "thread.run.completed"] == names
+
+
+async def test_steps_that_the_upstream_has_forgotten_are_left_out(api: Api, lab: Lab) -> None:
+    """The run itself is told all the same."""
+    await lab.scenario(rounds=[ASKING, SAYING])
+    fault = await lab.fault("steps.list", "not_found", times=0)
+    run = await lab.start()
+    path = f"/threads/{lab.thread_id}/runs/{run.id}/events"
+    asked = await events_of(api, path)
+    assert [*BEGUN, "thread.run.requires_action"] == [event.name for event in asked]
+    [call] = asked[-1].data["required_action"]["submit_tool_outputs"]["tool_calls"]
+    await run.submit((call["id"], "ok"))
+    rest = await events_of(api, path, last=asked[-1].id)
+    await asyncio.to_thread(lab.simulator.remove_fault, fault)
+    assert [*BEGUN[1:], "thread.run.completed"] == [event.name for event in rest]
+
+
+async def test_a_stream_of_anothers_run_is_not_there(lab: Lab) -> None:
+    """As the run itself is not."""
+    run = await lab.start()
+    asking = Principal(person="eve", role=Role.OPERATOR, token="eves")
+    async with serving(lab, local=asking) as served:
+        answer = await served.http().get(f"/threads/{lab.thread_id}/runs/{run.id}/events")
+    assert 404 == answer.status_code
+
+
+async def test_many_listeners_share_one_reader(api: Api, lab: Lab) -> None:
+    """Fifty streams of one run ask the upstream no oftener than one, and all hear the same."""
+    await lab.scenario(rounds=[SAYING | {"in_progress": 2.0}])
+    run = await lab.start()
+    path = f"/threads/{lab.thread_id}/runs/{run.id}/events"
+    told = await asyncio.gather(*(events_of(api, path) for _ in range(50)))
+    assert "thread.run.completed" == told[0][-1].name
+    (same,) = {tuple(event.id for event in each) for each in told}
+    assert len(same) == len(set(same))
+    assert await lab.received("steps.list") <= 10

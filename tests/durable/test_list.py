@@ -231,6 +231,15 @@ async def test_a_cursor_that_is_no_run_is_told(client: Client) -> None:
     assert "after" == error.value.param
 
 
+async def test_a_cursor_that_no_run_can_have_is_told_at_once(client: Client) -> None:
+    """Visibility breaks on a NUL, which Temporal's client takes for an outage and asks again."""
+    began_at = time.monotonic()
+    with pytest.raises(RunNotFound, match="after"):
+        await Runlane(client, Settings()).runs.list(after="run_\0")
+
+    assert 5 > time.monotonic() - began_at
+
+
 async def test_iterating_goes_through_all_pages(client: Client) -> None:
     """`async for` over a list reads on where a page ends."""
     thread_id, now = _thread(), time.time()

@@ -14,6 +14,7 @@ from activities.trail import LEDGER_DOWN
 from ledger.stops import Scope, Stop
 from runlane import Runlane, reading
 from runlane.errors import InvalidRequest, RunEnded, RunNotFound
+from runlane.orchestrator import Runs
 from runlane.settings import Settings
 from runlane.stops import NotStopped
 from runlane.tools.context import ToolContext
@@ -25,6 +26,7 @@ from tests.histories import undisturbed
 from tests.lab import Lab, LabRun, eventually
 from tests.simulator_process import SimulatorProcess
 from tests.till import Till, refund
+from workflows.contract import RunView
 
 SINCE = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SAID = "Stopped by ann since 2026-11-23 12:00:00 UTC"
@@ -219,9 +221,12 @@ async def test_a_run_that_is_cancelled_while_its_tool_is_stopped_pays_nothing(la
     assert [] == paid
 
 
-async def test_what_was_revoked_while_its_tool_was_stopped_does_not_run(lab: Lab) -> None:
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_what_was_revoked_while_its_tool_was_stopped_does_not_run(
+    lab: Lab, read_only: bool
+) -> None:
     """An approval for the rest of the run had let the call wait for its turn."""
-    till, clerk = Till(), Clerk()
+    till, clerk = Till(read_only=read_only), Clerk()
     rounds = [{"calls": [refund(f"A-{number}")]} for number in (1, 2)]
     await lab.scenario(rounds=rounds)
     submit = await lab.fault("runs.submit_tool_outputs", "hold_before")
@@ -284,3 +289,62 @@ async def test_what_can_not_be_stopped_or_resumed_is_said(lab: Lab) -> None:
         await face.resume(all=True)
     assert first.stop == await face.resume(tool="refund")
     assert [] == list(await face.list())
+
+
+async def test_lists_say_what_holds_a_run_up(lab: Lab) -> None:
+    """On each page, from Temporal and from the ledger; of the runs that are held up alone."""
+    await lab.scenario(rounds=ASKS)
+    async with lab.worker():
+        place = lab.ledger.location.file.parent
+        runs = Runlane(lab.client, Settings(data_dir=place, task_queue=lab.task_queue)).runs
+        run = await runs.create(lab.thread_id, assistant_id=lab.assistant_id)
+        await eventually(lambda: lab.accepted("runs.create"), bool)
+        # Its thread is taken, so it isn't there upstream, and the ledger doesn't know it.
+        free = await runs.create(lab.thread_id, assistant_id=lab.assistant_id)
+        await stop(lab, Scope.RUN, run.id)
+
+        async def listed() -> dict[str, str | None]:
+            return {view.run.id: reason(view) for view in await pages(runs, lab)}
+
+        await eventually(listed, lambda found: found == {free.id: None, run.id: "prices"})
+        (recorded,) = (await runs.list(lab.thread_id, all_ages=True)).as_json()["data"]
+        for each in (run, free):
+            await runs.cancel(each.id)
+            await runs.poll(each.id)
+
+    assert (run.id, "ann") == (recorded["id"], recorded["runlane"]["stopped"]["by"])
+
+
+async def test_lists_go_on_without_the_ledger(lab: Lab) -> None:
+    """What is stopped can't be told then; the first page says so, and the next asks no more."""
+    away = Settings(database_url="postgresql://ann@127.0.0.1:1/ledger", task_queue=lab.task_queue)
+    runs = Runlane(lab.client, away).runs
+    ids = {(await runs.create(lab.thread_id, assistant_id="asst_1")).id for _ in range(2)}
+
+    async def listed() -> set[str]:
+        return {view.run.id for view in await pages(runs, lab)}
+
+    await eventually(listed, lambda found: found == ids)
+    first = await runs.list(lab.thread_id, limit=1)
+    second = await first.get_next_page()
+    for run_id in ids:
+        await lab.client.get_workflow_handle(run_id).terminate()
+
+    assert "127.0.0.1:1/ledger" in (first.stops.problem or "")
+    assert first.stops is second.stops
+    assert [None] == [reason(view) for view in second.views]
+
+
+async def pages(runs: Runs, lab: Lab) -> list[RunView]:
+    """Return the runs of the lab's thread, one on each page."""
+    page = await runs.list(lab.thread_id, limit=1)
+    views = list(page.views)
+    while page.has_next_page():
+        page = await page.get_next_page()
+        views += page.views
+    return views
+
+
+def reason(view: RunView) -> str | None:
+    """Return why a run is stopped; nothing where it isn't."""
+    return None if view.runlane.stopped is None else view.runlane.stopped.reason

@@ -4,23 +4,23 @@ Workers are processes with logs, Temporal has its database on a disk, and big pa
 """
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from runlane import Runlane, search_attributes
+from runlane.decisions import keys
 from runlane.embedded import EmbeddedTemporal
 from runlane.settings import Settings
 from runlane.temporal import connect
+from tests.lab import eventually
 from tests.processes import Plant
+from tests.secret_tools import BIG
 from tests.simulator_process import SimulatorProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
-
-BIG = 60_000
-"""Bytes: over what stays in the history."""
 
 
 @dataclass
@@ -97,6 +97,78 @@ async def drive(plant: Plant, planted: Planted, data_dir: Path) -> str:
     return run.id
 
 
+@dataclass
+class Shop:
+    """A run whose calls workers and a person answer, and who decides."""
+
+    plant: Plant
+    planted: Planted
+    directory: Path
+    """Of the keys that sign, and of what opens the gate."""
+    data_dir: Path
+
+    async def open(self) -> None:
+        """Start a worker that has the tools."""
+        keys.make(self.directory)
+        await self.plant.worker(
+            RUNLANE_TOOLS="tests.secret_tools",
+            RUNLANE_DECISION_PUBLIC_KEYS=str(self.directory / keys.PUBLIC_FILE),
+            GATE=str(self.directory / "gate"),
+            PLANTED=self.planted.token,
+        )
+
+    async def drive(self, files: Callable[[], list[Path]]) -> set[tuple[str, str]]:
+        """Drive a run to its end; return what was found while its first tool was at work."""
+        lab, planted = self.plant.lab, self.planted
+        client = Runlane(
+            self.plant.client,
+            Settings(
+                task_queue=lab.task_queue,
+                data_dir=self.data_dir,
+                decision_key=self.directory / keys.FILE,
+            ),
+        )
+        asked = [
+            {"name": name, "arguments": {"order": planted.text(f"argument{number}")}}
+            for number, name in enumerate(("look_up", "count", "refund", "refund", "refund"))
+        ]
+        await lab.scenario(
+            rounds=[*({"queued": 0.05, "in_progress": 0.05, "calls": [each]} for each in asked), {}]
+        )
+        run = await client.runs.create_view(
+            lab.thread_id, {"assistant_id": lab.assistant_id}, with_tools=True
+        )
+        run_id = run.run.id
+        progress = planted.text("progress")
+
+        async def reports() -> list[str | None]:
+            view = await client.runs.view(run_id)
+            return [each.progress for each in view.runlane.running]
+
+        await eventually(reports, lambda reported: reported == [progress])
+        found = planted.found(files())
+        (self.directory / "gate").touch()
+
+        async def waiting() -> str:
+            calls = await eventually(lambda: client.approvals.list(run_id=run_id), bool)
+            return calls[0].call.tool_call_id
+
+        await client.approvals.approve(
+            await waiting(),
+            arguments={"order": planted.text("edited")},
+            note=planted.text("note"),
+            by="ann",
+        )
+        await client.approvals.reject(await waiting(), reason=planted.text("reason"), by="ann")
+        given = planted.text("given", BIG)
+        await client.approvals.answer(await waiting(), output=given, by="ann")
+        view = await client.runs.poll(run_id, timeout=60)
+        assert "completed" == view.status
+        for name in ("result", "results", "exception"):
+            planted.text(name)
+        return found
+
+
 def _all_files(*directories: Path) -> list[Path]:
     return [path for each in directories for path in each.rglob("*") if path.is_file()]
 
@@ -153,3 +225,50 @@ async def test_without_a_key_the_search_finds_it(
     logs, others = _parted(_all_files(temporal_server.data_dir, tmp_path))
     assert set(planted.names) == {name for name, _ in planted.found(others)}
     assert {"failure"} == {name for name, _ in planted.found(logs)}
+
+
+async def test_nothing_of_tools_and_people_stands_in_the_clear(
+    plant: Plant, temporal_server: EmbeddedTemporal, data_dir: Path, tmp_path: Path
+) -> None:
+    """Not while a tool reports, not in the ledger, and in no log what it raises."""
+    planted = Planted(plant.lab.thread_id.replace("_", "-"))
+
+    def files() -> list[Path]:
+        return _all_files(temporal_server.data_dir, data_dir)
+
+    shop = Shop(plant, planted, tmp_path, data_dir)
+    await shop.open()
+    assert set() == await shop.drive(files)
+
+    names = {path.name for path in files()}
+    assert {"temporal.db", "ledger.db", f"{plant.lab.task_queue}-1.log"} <= names
+    assert set() == planted.found(files())
+
+
+async def test_without_a_key_the_search_finds_tools_and_people(
+    temporal_server: EmbeddedTemporal, simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    """All but what a tool raised, of which its class alone is kept; and nothing in the logs."""
+    client = await connect(
+        Settings(data_dir=tmp_path), environ={"TEMPORAL_ADDRESS": temporal_server.address}
+    )
+    plant = Plant(temporal_server.address, client, simulator, tmp_path)
+    planted = Planted(plant.lab.thread_id.replace("_", "-"))
+
+    def files() -> list[Path]:
+        return _all_files(temporal_server.data_dir, tmp_path)
+
+    shop = Shop(plant, planted, tmp_path, tmp_path)
+    try:
+        await shop.open()
+        reported = await shop.drive(files)
+    finally:
+        await plant.dispose()
+
+    logs, others = _parted(files())
+    found = planted.found(others) | reported
+    kept = set(planted.names) - {"exception"}
+    assert kept == {name for name, file in found if not file.startswith("ledger.db")}
+    assert kept - {"progress"} == {name for name, file in found if file.startswith("ledger.db")}
+    assert set() == planted.found(logs)
+    assert any("secret_tools.py" in path.read_text() for path in logs)

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import make_url
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
@@ -36,8 +37,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 _SCRIPTS = sysconfig.get_path("scripts")
 _VOLUME = "/var/lib/runlane"
-_PORTS = ("9464", "8089", "8081")
-"""Where worker, simulator and codec server are served inside their containers."""
+_PORTS = ("9464", "8089", "8081", "8400")
+"""Where worker, simulator, codec server and API are served inside their containers."""
 _WITHIN = 120.0
 """Seconds until a service is healthy, or a command done: far more than they take."""
 
@@ -218,9 +219,12 @@ def test_the_job_says_why_it_fails(environ: dict[str, str], places: dict[str, st
 def test_the_services_serve_a_run(
     namespace: str, environ: dict[str, str], places: dict[str, str]
 ) -> None:
-    """Simulator, worker and codec server become healthy, `cli` starts a run, and all end."""
+    """Simulator, worker, API and codec server become healthy, `cli` starts a run, and all end.
+
+    The API asks for a token, which `cli` makes.
+    """
     cli = Container("cli", environ, places)
-    names = ("worker", "codec-server", "simulator")
+    names = ("worker", "api", "codec-server", "simulator")
     with healthy(*(Container(name, environ, places) for name in names)):
         # Over 32 kB: it goes by way of the volume that clients and workers share.
         body = {"assistant_id": "asst_1", "instructions": "Be brief. " * 5_000}
@@ -235,6 +239,12 @@ def test_the_services_serve_a_run(
         assert kept
         assert all(b"Be brief." not in content for content in kept)
         assert b"Be brief." in shown(run_id, environ, places)
+        api = f"http://127.0.0.1:{places['8400']}/v1"
+        named = ("--name", "ada", "--person", "ada", "--role", "admin")
+        secret = json.loads(cli.run("token", "create", *named, "--json"))["token"]
+        bearer = {"authorization": f"Bearer {secret}"}
+        said = [httpx.get(f"{api}/stops", headers=each, trust_env=False) for each in ({}, bearer)]
+        assert [401, 200] == [each.status_code for each in said]
         trail = cli.run("audit", "export", "--run", run_id)
         assert '"what":"created"' in trail
 

@@ -1,5 +1,6 @@
 """`runlane up` as a user has it: a process in a terminal, with children that come and go."""
 
+import asyncio
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ledger import Ledger, Location
 from runlane import own_api
 from runlane.decisions import keys as decisions
 from runlane.settings import Settings
@@ -266,7 +268,7 @@ def test_a_dead_worker_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_dead_api_is_replaced_at_its_address(tmp_path: Path) -> None:
-    """Clients find it again where it was; the token of `up` is good there, and gone at the end."""
+    """Clients find it again where it was; the token of `up` is good there, and ends with it."""
     with up(tmp_path, "--simulate") as started:
         data_dir, url = tmp_path / ".runlane", started.document["api"]
         secret = (data_dir / own_api.TOKEN_FILE).read_text().strip()
@@ -282,6 +284,12 @@ def test_a_dead_api_is_replaced_at_its_address(tmp_path: Path) -> None:
     assert (200, 401, 0o600) == (known.status_code, stranger.status_code, mode)
     assert not (data_dir / own_api.FILE).exists()
     assert not (data_dir / own_api.TOKEN_FILE).exists()
+    assert [] == asyncio.run(_tokens(data_dir))
+
+
+async def _tokens(data_dir: Path) -> list[str]:
+    async with await Ledger.open(Location.in_directory(data_dir)) as ledger:
+        return [each.name for each in await ledger.tokens.standing()]
 
 
 def test_a_dead_simulator_is_replaced_at_its_address(tmp_path: Path) -> None:

@@ -28,13 +28,17 @@ ERRORS: list[RunlaneError] = [
     errors.Refused("No."),
     errors.DecisionRefused("Late.", "late", "dec_1"),
     errors.AnswersRefused("Not all.", [RECEIPT]),
-    errors.TemporalUnreachable("Away."),
-    errors.LedgerUnreachable("Away."),
-    errors.NoWorker("Nobody."),
-    errors.StartUncertain("Perhaps.", "run_1"),
+    # Those whose own texts have addresses come as the API words them.
+    errors.TemporalUnreachable("Temporal doesn't answer. Send this again in a moment."),
+    errors.LedgerUnreachable("The ledger doesn't answer. Send this again in a moment."),
+    errors.NoWorker("No worker takes this now. Send it again once one runs."),
+    errors.StartUncertain(
+        "Whether run_1 was started is not known. Look for it before you send this again.", "run_1"
+    ),
     errors.LedgerUnusable("Too new."),
     stops.NotStopped("Nothing is."),
     tokens.TokenExists("Taken.", param="name"),
+    tokens.UpsOwnToken("It is up's.", param="name"),
 ]
 
 

@@ -1,6 +1,7 @@
 """What holds for every request, in front of a small app: over real HTTP, streams included."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -177,6 +178,26 @@ async def test_an_answer_has_a_limit(client: httpx.AsyncClient, small: Small) ->
     assert [None, "false", None] == [
         each.headers.get("x-should-retry") for each in (read, wrote, keyed)
     ]
+
+
+@pytest.mark.parametrize(
+    "told", ["content-length: 10\r\n\r\nhush", "transfer-encoding: chunked\r\n\r\nfff\r\nhush"]
+)
+async def test_a_body_that_never_ends_is_the_callers_fault(
+    client: httpx.AsyncClient, told: str
+) -> None:
+    """408: nothing was done yet, so to ask again does no harm."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+    writer.write(
+        f"POST /read/x HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{told}".encode()
+    )
+    answer = await asyncio.wait_for(reader.readuntil(b"}}"), 10)
+    writer.close()
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert b"x-should-retry" not in head
+    assert "The body has not come within 0.5 s." == json.loads(body)["error"]["message"]
 
 
 async def test_every_answer_is_marked(client: httpx.AsyncClient) -> None:

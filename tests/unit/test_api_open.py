@@ -20,13 +20,17 @@ LOCAL = Principal(person="ada", role=Role.ADMIN)
 
 
 def request(
-    client: str | None = "127.0.0.1", headers: Sequence[tuple[str, str]] = (), host: str = "[::1]:1"
+    client: str | None = "127.0.0.1",
+    headers: Sequence[tuple[str, str]] = (),
+    host: str = "[::1]:1",
+    version: str = "1.1",
 ) -> Request:
     """Return a request as a server hands it over."""
     given = [*([("host", host)] if host else []), *headers]
     raw = [(name.encode(), value.encode()) for name, value in given]
     who = None if client is None else (client, 50_000)
-    return Request({"type": "http", "method": "GET", "path": "/", "headers": raw, "client": who})
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": raw, "client": who}
+    return Request({**scope, "http_version": version})
 
 
 @pytest.mark.parametrize(
@@ -67,6 +71,10 @@ async def test_a_program_of_this_machine_is_let_in(ledger: Ledger, asked: Reques
         request(headers=[("sec-fetch-site", "same-site")]),
         request(headers=[("via", "1.1 proxy")]),
         request(headers=[("forwarded", "for=127.0.0.1")]),
+        request(headers=[("x-forwarded-for", "127.0.0.1")]),
+        request(headers=[("x-forwarded-proto", "https")]),
+        request(headers=[("x-client-ip", "10.0.0.7")]),
+        request(version="1.0"),
         request(headers=[("authorization", f"Bearer {tokens.new_secret()}")]),
         request(headers=[("authorization", f"bearer {tokens.new_secret()}")]),
         request(headers=[("api-key", tokens.new_secret())]),

@@ -267,3 +267,18 @@ def test_an_in_progress_that_was_taken_back_has_the_place_of_its_queued() -> Non
     assert "r1.in_progress" not in ids(story(view("failed"), [], {}))
     assert "r1.queued" == before("r1.in_progress")
     assert before("s.s1.in_progress") is None
+
+
+def test_a_question_that_no_step_shows_names_its_own_calls() -> None:
+    """Not those of a later one that is open."""
+    more = AskView(attempt=1, round=2, call_ids=["b"])
+    seen = view(
+        "requires_action",
+        asks=[ASK, more],
+        answers=[answer("a")],
+        pending=[pending("b", round=2)],
+    )
+    events = {event.id: event.data for event in story(seen, [], {}).events}
+    action = events["r1.requires_action"]["required_action"]["submit_tool_outputs"]
+    assert ["a"] == [call["id"] for call in action["tool_calls"]]
+    assert "r2.requires_action" in events

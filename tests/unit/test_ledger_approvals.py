@@ -127,6 +127,16 @@ async def test_pages_follow_each_other(ledger: Ledger, order: str) -> None:
         await ledger.approvals.list(ApprovalQuery(after=waiting(99).key))
 
 
+async def test_a_page_follows_a_call_of_its_own_owner(ledger: Ledger) -> None:
+    """Another owner's call is no place in a list, like one that never was."""
+    await ledger.approvals.record("run_1", [waiting(1, owner="us"), waiting(2, owner="them")])
+
+    own = await ledger.approvals.list(ApprovalQuery(owner="us", after=waiting(1).key))
+    assert [] == list(own.data)
+    with pytest.raises(LedgerRefused, match="after"):
+        await ledger.approvals.list(ApprovalQuery(owner="us", after=waiting(2).key))
+
+
 async def test_a_decision_stands_with_what_it_changed(ledger: Ledger) -> None:
     before = waiting(need=2)
     await ledger.approvals.record("run_1", [before])

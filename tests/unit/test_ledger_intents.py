@@ -2,13 +2,15 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ledger import Ledger, LedgerRefused, Location
+from activities import trail
+from ledger import Ledger, LedgerRefused, Location, limits
 from ledger.chain import Event, Kind
 from ledger.contents import digest_of
+from ledger.decisions import DecisionRecord
 from ledger.errors import ApprovalSpent
 from ledger.intent import Begin, Execution, Intent, IntentKey, State
 
@@ -301,3 +303,45 @@ async def test_of_two_workers_one_spends_an_approval(location: Location) -> None
             found = await asyncio.gather(spend(one, 0, decision), spend(two, 1, decision))
             assert ["new", "spent"] == sorted(found)
             assert 1 == len(await one.intents.of_run(f"run_{decision}"))
+
+
+async def test_a_revoked_approval_lets_nothing_run(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the order in which the trail has them: the clocks of two workers may differ.
+
+    Where a history was undone, the call may be approved anew; what was revoked stays so.
+    """
+    run_id = KEY.run_id
+    clock = datetime.now(UTC)
+
+    async def say(kind: str, decision: str, slow: timedelta) -> None:
+        monkeypatch.setattr(limits, "now", lambda: clock - slow)
+        lasts = kind == "approve"
+        record = DecisionRecord(
+            id=decision, run_id=run_id, call_id="call_1", kind=kind, by="ann", at=clock,
+            for_rest_of_run=lasts, key_id="key", signature="c2ln",
+        )  # fmt: skip
+        event = trail.decision(
+            decision_id=decision, call_id="call_1", kind=kind, by="ann", at=clock,
+            tool_schema=None, arguments_digest=None, facts={"for_rest_of_run": lasts or None},
+        )  # fmt: skip
+        await ledger.decisions.record(record, events=[event])
+
+    async def may_run(decision: str, ordinal: int) -> bool:
+        try:
+            await ledger.decisions.check_unrevoked([decision])
+            await ledger.intents.begin(
+                replace(KEY, ordinal=ordinal), call_id="call_2", execution=FIRST,
+                decisions=[decision],
+            )  # fmt: skip
+        except ApprovalSpent:
+            return False
+        return True
+
+    await say("approve", "dec_1", timedelta(0))
+    assert await may_run("dec_1", 0)
+    await say("revoke", "dec_2", timedelta(hours=1))
+    assert not await may_run("dec_1", 1)
+    await say("approve", "dec_3", timedelta(hours=2))
+    assert [False, True] == [await may_run(each, 1) for each in ("dec_1", "dec_3")]

@@ -81,6 +81,42 @@ def test_a_duration_becomes_an_instant_once(capsys: pytest.CaptureFixture[str]) 
     assert {**listed, "token": made["token"]} == made
 
 
+def test_the_first_token_says_that_it_closes_the_door(capsys: pytest.CaptureFixture[str]) -> None:
+    """To whoever reads it, and once: no later token does, though the first one is revoked."""
+    closes = "From now on every caller needs a token, programs on this machine too."
+    said = []
+    for name in ("one", "two"):
+        assert 0 == run(create(name=name))
+        said.append(closes in capsys.readouterr().err)
+        assert 0 == run(["token", "revoke", name])
+
+    assert [True, False] == said
+
+
+def test_groups_are_split_as_in_the_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    """By commas, as `RUNLANE_GROUPS` is; the option can come several times, too."""
+    assert 0 == run(create("--group", "desk, board", "--group", "night", "--json"))
+    assert ["desk", "board", "night"] == document(capsys)["groups"]
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (
+            ["--role", "boss"],
+            "Invalid value for '--role': 'boss' is not one of 'reader', 'operator', ",
+        ),
+        (["--expires", "soon"], "--expires: 'soon' is not a duration: write 250ms"),
+    ],
+)
+def test_an_option_that_can_not_be_read_is_named(
+    capsys: pytest.CaptureFixture[str], args: list[str], text: str
+) -> None:
+    """In one sentence that says what can be given, in no library's words."""
+    assert 2 == run(create(*args))
+    assert f"Error: {text}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_name_is_taken_until_it_is_revoked(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit codes: 8 for a name that is taken, 6 for one that nobody has."""
     assert 0 == run(create())
@@ -114,6 +150,29 @@ def test_what_can_not_be_is_refused(
 
     assert 0 == run(["token", "list"])
     assert "There are no tokens.\n" == capsys.readouterr().out
+
+
+def test_the_own_token_of_up_is_marked_and_stays(
+    capsys: pytest.CaptureFixture[str], data_dir: Path
+) -> None:
+    """In the list and in JSON; who revokes it is refused, for commands here need it."""
+
+    async def make() -> None:
+        async with await Ledger.open(Location.in_directory(data_dir)) as ledger:
+            given = {"name": "up-1", "person": "ann", "role": "admin", "made_by": "ann"}
+            await tokens.create(ledger, **given, is_ups=True)
+
+    asyncio.run(make())
+    assert 0 == run(create())
+    assert 8 == run(["token", "revoke", "up-1"])
+    assert "It ends with `runlane up`." in capsys.readouterr().err
+    assert 0 == run(["token", "list", "--json"])
+    assert {"shop": False, "up-1": True} == {
+        each["name"]: each["up"] for each in document(capsys)["data"]
+    }
+    assert 0 == run(["token", "list"])
+    [shop, ups] = capsys.readouterr().out.splitlines()[-2:]
+    assert (False, True) == ("runlane up's own" in shop, "runlane up's own" in ups)
 
 
 def test_the_trail_says_who_made_what(data_dir: Path) -> None:
