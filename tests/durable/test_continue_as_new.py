@@ -74,8 +74,7 @@ async def test_thirty_times_under_a_stream_of_answers(
         metadata={"ticket": "7"},
         model="m1",
     )
-    handle = restless.get_workflow_handle_for(RunWorkflow.run, created.id)
-    run = LabRun(handle)
+    run = LabRun(restless.get_workflow_handle_for(RunWorkflow.run, created.id))
     first = await run.handle.describe()
     views: list[RunView] = []
     expected: list[dict[str, str]] = []

@@ -163,8 +163,8 @@ async def _left(client: Client, last: list[HistoryEvent]) -> list[list[HistoryEv
     for event in last:
         left = event.child_workflow_execution_started_event_attributes.workflow_execution
         if left.workflow_id:
-            handle = client.get_workflow_handle_for(RunWorkflow.run, left.workflow_id)
-            return await chain(client, LabRun(handle), left.run_id)
+            run = LabRun(client.get_workflow_handle_for(RunWorkflow.run, left.workflow_id))
+            return await chain(client, run, left.run_id)
     return []
 
 
