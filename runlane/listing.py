@@ -5,7 +5,6 @@ runs between pages while they end. So a page is a range of creation times, found
 sorted here: first by creation, then by id.
 """
 
-import time
 from collections.abc import AsyncIterator, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -16,23 +15,25 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from runlane import search_attributes
 from runlane.errors import InvalidRequest, RunNotFound
+from runlane.ranges import (
+    FOREVER_MS,
+    GROWTH,
+    SCAN,
+    Place,
+    Reach,
+    between,
+    milliseconds_of,
+    order_of,
+)
 from runlane.requests import check_thread_id
 from runlane.rpc import explained, is_namespace_missing
 from runlane.stops import Seen, Stops, marked
 from runlane.visibility import ENDED_IN_TEMPORAL, created_at, listed_view
 from runsapi import Run, RunStatus
 from workflows.contract import WORKFLOW, BlockedKind, RunView
-from workflows.shown import created_attribute
 
 MAX_LIMIT = 100
 """Runs on one page, as in the protocol."""
-
-_SCAN = 200
-"""Rows fetched at once although the page needs fewer: cheaper than counting on."""
-_FIRST_RANGE_MS = 60_000
-_GROWTH = 8
-_FOREVER_MS = 10 * 365 * 86_400_000
-_PAGE_SIZE = 1_000
 
 _Order = Literal["asc", "desc"]
 
@@ -179,19 +180,6 @@ class RunList:
             yield run
 
 
-_BLUR_MS = 2
-"""SQLite compares other milliseconds than it shows: with equality asked for, equals may be missing,
-and the runs of a cursor's own millisecond would fall between two pages."""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A run's place in the order by creation, then id."""
-
-    created_ms: int
-    id: str
-
-
 async def fetch_page(client: Client, query: ListQuery) -> RunPage:
     """Fetch one page.
 
@@ -238,8 +226,8 @@ async def _rows(  # noqa: PLR0917 - a sort needs to be told
     client: Client,
     where: str,
     descending: bool,  # noqa: FBT001 - the sort's own word
-    start: _Place | None,
-    stop: _Place | None,
+    start: Place | None,
+    stop: Place | None,
     wanted: int,
 ) -> list[WorkflowExecution]:
     """Return the first `wanted` executions beyond `start`, in order and short of `stop`."""
@@ -247,17 +235,17 @@ async def _rows(  # noqa: PLR0917 - a sort needs to be told
     high = start if descending else stop
     # Whole ranges, their ends included: runs created in the same millisecond as a cursor may be
     # on either side of it.
-    reach = _Reach(client, where, low, high, descending)
+    reach = Reach(client, where, low, high, descending)
     total = await reach.count(None)
-    width = None if total <= _SCAN else await reach.width_for(wanted, total)
+    width = None if total <= SCAN else await reach.width_for(wanted, total)
     while True:
-        found = [row async for row in reach.rows(width) if _between(row, low, high)]
-        found.sort(key=_order, reverse=descending)
+        found = [row async for row in reach.rows(width) if between(row, low, high)]
+        found.sort(key=order_of, reverse=descending)
         rows = await _present(client, found, wanted)
         # Runs change status while they are counted: a range may hold fewer than it did.
         if width is None or len(rows) >= wanted:
             break
-        width = width * _GROWTH if width < _FOREVER_MS else None
+        width = width * GROWTH if width < FOREVER_MS else None
     return rows
 
 
@@ -291,107 +279,7 @@ async def _successors(client: Client, rows: Sequence[WorkflowExecution]) -> dict
     return {run_id: row.run_id for run_id, row in latest.items()}
 
 
-class _Reach:
-    """Ranges of creation times that begin at a cursor and reach `width` ms away from it."""
-
-    def __init__(
-        self,
-        client: Client,
-        where: str,
-        low: _Place | None,
-        high: _Place | None,
-        descending: bool,  # noqa: FBT001
-    ) -> None:
-        self._client = client
-        self._where = where
-        self._low = low
-        self._high = high
-        self._descending = descending
-        self._edge: int | None = None
-
-    async def count(self, width: int | None) -> int:
-        return (await self._client.count_workflows(await self._query(width))).count
-
-    async def rows(self, width: int | None) -> AsyncIterator[WorkflowExecution]:
-        query = await self._query(width)
-        low, high = await self._bounds(width)
-        async for row in self._client.list_workflows(query, page_size=_PAGE_SIZE):
-            created_ms, _ = _order(row)
-            # Of a millisecond that the blurred query has only in part, none is taken.
-            if (low is None or created_ms >= low) and (high is None or created_ms <= high):
-                yield row
-
-    async def width_for(self, wanted: int, total: int) -> int | None:
-        """Find a width that holds `wanted` runs, and few more where runs are not all of one ms."""
-        too_little, width = 0, _FIRST_RANGE_MS
-        while (found := await self.count(width)) < wanted:
-            # Fewer than the total may be left by now, so time is a limit too.
-            if found >= total or width >= _FOREVER_MS:
-                return None
-            too_little, width = width, width * _GROWTH
-        # Creation comes in bursts: the last step may have taken in thousands.
-        while found > max(_SCAN, wanted) and width - too_little > 1:
-            middle = (too_little + width) // 2
-            here = await self.count(middle)
-            if here < wanted:
-                too_little = middle
-            else:
-                width, found = middle, here
-        return width
-
-    async def _bounds(self, width: int | None) -> tuple[int | None, int | None]:
-        low = None if self._low is None else self._low.created_ms
-        high = None if self._high is None else self._high.created_ms
-        if width is not None:
-            edge = await self._first_edge()
-            if self._descending:
-                low = edge - width if low is None else max(low, edge - width)
-            else:
-                high = edge + width if high is None else min(high, edge + width)
-        return low, high
-
-    async def _query(self, width: int | None) -> str:
-        low, high = await self._bounds(width)
-        parts = [self._where]
-        if low is not None:
-            parts.append(f"{search_attributes.CREATED.name} >= '{_moment(low - _BLUR_MS)}'")
-        if high is not None:
-            parts.append(f"{search_attributes.CREATED.name} <= '{_moment(high + _BLUR_MS)}'")
-        return " AND ".join(parts)
-
-    async def _first_edge(self) -> int:
-        """Return the cursor's time; without a cursor, one beyond the outermost run's."""
-        if self._edge is None:
-            place = self._high if self._descending else self._low
-            self._edge = await self._outermost() if place is None else place.created_ms
-        return self._edge
-
-    async def _outermost(self) -> int:
-        name = search_attributes.CREATED.name
-        low, high = 0, 1
-        if not self._descending:
-            # The oldest run: halve the time in which it may lie, down to a minute.
-            high = 4_102_444_800_000
-            while high - low > _FIRST_RANGE_MS:
-                middle = (low + high) // 2
-                query = f"{self._where} AND {name} <= '{_moment(middle)}'"
-                if (await self._client.count_workflows(query)).count:
-                    high = middle
-                else:
-                    low = middle
-            return low
-        # The newest is hardly ahead of now, unless a caller's clock is.
-        high = _now_ms() + _FIRST_RANGE_MS
-        while (
-            await self._client.count_workflows(f"{self._where} AND {name} > '{_moment(high)}'")
-        ).count:
-            high += (high - _now_ms()) * _GROWTH
-        return high
-
-
-async def _place(
-    client: Client, run_id: str | None, param: str, owner: str | None
-) -> _Place | None:
+async def _place(client: Client, run_id: str | None, param: str, owner: str | None) -> Place | None:
     if run_id is None:
         return None
     if not run_id.isprintable():
@@ -413,11 +301,11 @@ async def _place(
     return _own(execution, param, owner)
 
 
-def _own(row: WorkflowExecution, param: str, owner: str | None) -> _Place:
+def _own(row: WorkflowExecution, param: str, owner: str | None) -> Place:
     # When another owner's run was created, and whether there is one, is not told either.
     if owner is not None and owner != row.typed_search_attributes.get(search_attributes.OWNER):
         raise _no_cursor(row.id, param)
-    return _Place(_ms(created_at(row)), row.id)
+    return Place(milliseconds_of(created_at(row)), row.id)
 
 
 def _no_cursor(run_id: str, param: str) -> RunNotFound:
@@ -485,26 +373,3 @@ _ENDED = ", ".join(
     quoted("".join(word.capitalize() for word in status.name.split("_")))
     for status in ENDED_IN_TEMPORAL
 )
-
-
-def _between(row: WorkflowExecution, low: _Place | None, high: _Place | None) -> bool:
-    place = _order(row)
-    above = low is None or place > (low.created_ms, low.id)
-    return above and (high is None or place < (high.created_ms, high.id))
-
-
-def _order(row: WorkflowExecution) -> tuple[int, str]:
-    return (_ms(created_at(row)), row.id)
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-def _moment(milliseconds: int) -> str:
-    moment = created_attribute(milliseconds / 1000)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _now_ms() -> int:
-    return _ms(time.time())
