@@ -125,7 +125,7 @@ def test_a_dry_run_prints_what_would_be_sent(capsys: pytest.CaptureFixture[str])
     ("line", "words"),
     [
         ("runlane re", ["resume", "retrieve"]),
-        ("runlane s", ["simulate", "steps", "stop", "stops", "submit"]),
+        ("runlane s", ["schedule", "simulate", "steps", "stop", "stops", "submit"]),
     ],
 )
 def test_completion_completes(line: str, words: list[str]) -> None:

@@ -54,6 +54,7 @@ REQUIRED = {
     "AnswerView": ["tool_call_id", "name", "attempt", "round", "outcome", "output_digest"],
     "Approval": [],
     "Approvals": [],
+    "AskView": ["attempt", "round"],
     "Asked": ["created_at", "digest"],
     "AskedCall": ["notice"],
     "AttemptView": ["attempt", "upstream_run_id", "status"],
