@@ -43,7 +43,7 @@ class BatchRunlane(BaseModel):
     max_in_flight: Annotated[StrictInt, Field(ge=1, le=MAX_LANES * MAX_WINDOW)] = (
         DEFAULT_LANES * DEFAULT_WINDOW
     )
-    max_tokens: Annotated[StrictInt, Field(ge=1, lt=2**63)] | None = Field(
+    max_tokens: Annotated[StrictInt, Field(ge=1, lt=2**53)] | None = Field(
         default=None, description="The batch pauses once so many are used."
     )
 

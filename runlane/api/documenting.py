@@ -17,7 +17,7 @@ _TEXTS = {
     "408": "The rest of the body has not come in time.",
     "409": "Understood, and refused as things stand. Receipts may stand beside `error`.",
     "413": "The body is too large.",
-    "415": "The body isn't JSON.",
+    "415": "The body isn't JSON, or a form where a file is sent.",
     "500": "The server had an error, or isn't set up for that.",
     "503": "Temporal, the ledger, the upstream or a worker doesn't answer.",
     "default": "Of the upstream's own, in its words; 502 and 504 where that can't be had.",

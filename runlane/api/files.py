@@ -25,6 +25,10 @@ FileId = Annotated[str, Path(max_length=255, examples=["file-4s2kq7zv3m5tq2wa7hc
 _ID = re.compile(r"file-[a-z2-7]{24}")
 _PAGE = 500
 
+_LINE = (
+    '{"custom_id": "ticket-1", "method": "POST", "url": "/v1/threads/thread_7/runs",'
+    ' "body": {"assistant_id": "asst_tickets"}}\n'
+)
 _FORM = {
     "requestBody": {
         "required": True,
@@ -47,6 +51,7 @@ _FORM = {
                             "maximum": uploading.MAX_EXPIRY,
                         },
                     },
+                    "examples": [{"file": _LINE, "purpose": uploading.PURPOSE}],
                 }
             }
         },

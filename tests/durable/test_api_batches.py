@@ -408,6 +408,7 @@ async def test_batches_are_listed_by_owner(lab: Lab) -> None:
         {"metadata": {str(number): "" for number in range(17)}},
         {"output_expires_after": {"anchor": "created_at", "seconds": 3600}},
         {"runlane": {"rpm": 0}},
+        {"runlane": {"max_tokens": 2**53}},
         {"input_file_id": 7},
     ],
 )

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import hypothesis
@@ -36,6 +37,8 @@ from tests.till import Till, refund
 CASES = 6
 """Of each kind for each operation: those that fit the document, and those that don't."""
 SSE = "text/event-stream"
+JSON = "application/json"
+FORM = "multipart/form-data"
 TOOL = {"type": "function", "function": {"name": "ask", "parameters": {"type": "object"}}}
 CHECKS = [
     not_a_server_error,
@@ -44,6 +47,12 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
+
+BATCH = {"endpoint": "/v1/threads/runs", "completion_window": "24h"}
+LINE = (
+    b'{"custom_id": "ticket-1", "method": "POST", "url": "/v1/threads/runs",'
+    b' "body": {"assistant_id": "asst_of_callers"}}\n'
+)
 
 Ids = Mapping[str, str]
 Operation = APIOperation[Any, Any, Any, Any]
@@ -56,6 +65,7 @@ class Sent:
     ids: Ids = field(default_factory=dict)
     body: Any = None
     query: Mapping[str, str] = field(default_factory=dict)
+    media_type: str = JSON
 
 
 class Desk:
@@ -115,6 +125,30 @@ class Desk:
 
         [call_id] = await eventually(waiting, bool)
         return {"run_id": run.id, "tool_call_id": call_id}
+
+    async def file(self) -> Ids:
+        """Return a new file, of one line that can be run."""
+        form = {"files": {"file": ("in.jsonl", LINE)}, "data": {"purpose": "batch"}}
+        answer = await self.http.post("/files", **form)  # type: ignore[arg-type]
+        assert answer.is_success, answer.text
+        return {"file_id": answer.json()["id"]}
+
+    async def batch(self) -> Ids:
+        """Return a new batch."""
+        body = {**BATCH, "input_file_id": (await self.file())["file_id"]}
+        return {"batch_id": (await self.made("/batches", body))["id"]}
+
+    async def results(self) -> Ids:
+        """Return the file of the results of a batch that has ended."""
+        path = f"/batches/{(await self.batch())['batch_id']}"
+
+        async def output() -> str | None:
+            found: str | None = (await self.http.get(path)).json()["output_file_id"]
+            return found
+
+        found = await eventually(output, bool)
+        assert found is not None
+        return {"file_id": found}
 
 
 @asynccontextmanager
@@ -199,6 +233,14 @@ async def token(at: Desk) -> Ids:
     return {"name": (await at.made("/tokens", body))["name"]}
 
 
+async def upload(_: Desk) -> Sent:
+    return Sent(body={"file": LINE, "purpose": "batch"}, media_type=FORM)
+
+
+async def batch_of_file(at: Desk) -> Sent:
+    return Sent(body={**BATCH, "input_file_id": (await at.file())["file_id"]})
+
+
 CREATE = {"assistant_id": "asst_of_callers"}
 SAYS = {"role": "user", "content": "Where is my order?"}
 NOTE = {"metadata": {"ticket": "7"}}
@@ -244,6 +286,15 @@ ROWS: dict[str, Row] = {
     "listTokens": nothing(),
     "createToken": nothing({"name": "till", "person": "till", "role": "reader"}),
     "revokeToken": on(token),
+    "createFile": upload,
+    "listFiles": nothing(),
+    "retrieveFile": on(Desk.results),
+    "downloadFile": on(Desk.results),
+    "deleteFile": on(Desk.file),
+    "createBatch": batch_of_file,
+    "listBatches": nothing(),
+    "retrieveBatch": on(Desk.batch),
+    "cancelBatch": on(Desk.batch),
     "healthz": nothing(),
     "readyz": nothing(),
     "metrics": nothing(),
@@ -301,10 +352,11 @@ async def test_nothing_that_is_generated_brings_the_api_down(
 
 
 async def _seeded(at: Desk) -> Mapping[str, list[Ids]]:
-    """Return ids for each operation's path; what ends something has its own."""
+    """Return ids for each operation's path or body; what ends something has its own."""
     run, done, kept, message, assistant = await asyncio.gather(
         asking(at), step(at), at.call(), at.message(), at.assistant()
     )
+    file, results, batch = await asyncio.gather(at.file(), at.results(), at.batch())
     last: dict[str, Callable[[Desk], Awaitable[Ids]]] = {
         "cancelRun": asking,
         "deleteThread": Desk.thread,
@@ -315,6 +367,8 @@ async def _seeded(at: Desk) -> Mapping[str, list[Ids]]:
         "answerCall": Desk.call,
         "revokeCall": approved,
         "revokeToken": token,
+        "deleteFile": Desk.file,
+        "cancelBatch": Desk.batch,
     }
     ending = await asyncio.gather(*(make(at) for make in last.values()))
     calls = ("getApproval", "claimCall", "releaseCall")
@@ -323,6 +377,9 @@ async def _seeded(at: Desk) -> Mapping[str, list[Ids]]:
         **{name: [run, done] for name in ROWS if "Run" in name},
         **{name: [kept] for name in calls},
         **{name: [assistant] for name in ("getAssistant", "modifyAssistant")},
+        **{name: [file, results] for name in ("retrieveFile", "downloadFile")},
+        "retrieveBatch": [batch],
+        "createBatch": [{"input_file_id": file["file_id"]}],
         **{name: [ids] for name, ids in zip(last, ending, strict=True)},
     }
 
@@ -367,11 +424,21 @@ def _cases(
         for ids in seeds
         if names and names <= set(ids)
     ]
-    return st.one_of(*seeded, operation.as_strategy(mode))
+    any_case = operation.as_strategy(mode)
+    in_body = [
+        any_case.map(partial(_with_body, ids=ids)) for ids in seeds if "input_file_id" in ids
+    ]
+    return st.one_of(*seeded, *in_body, any_case)
+
+
+def _with_body(case: Case[Any], ids: Ids) -> Case[Any]:
+    if isinstance(case.body, dict):
+        case.body = {**case.body, **ids}
+    return case
 
 
 def _must_do(operation: Operation, at: Desk, sent: Sent) -> None:
-    body = {} if sent.body is None else {"body": sent.body, "media_type": "application/json"}
+    body = {} if sent.body is None else {"body": sent.body, "media_type": sent.media_type}
     case = operation.Case(path_parameters=dict(sent.ids), query=dict(sent.query), **body)
     answer = _answer(case, at)
     assert answer.ok, (operation.label, answer.status_code, answer.text)

@@ -12,6 +12,7 @@ ENVELOPE = {"$ref": "#/components/schemas/ErrorEnvelope"}
 OPEN = ("/healthz", "/readyz")
 """Asked without a token."""
 SSE = "text/event-stream"
+FORM = "multipart/form-data"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,11 @@ def of_json(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def body_schema(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of an operation's body, which may be left out or not."""
+    """Return the schema of an operation's body, which may be left out or not, or a form."""
+    content = operation["requestBody"]["content"]
+    if FORM in content:
+        form: dict[str, Any] = content[FORM]["schema"]
+        return form
     schema = of_json(operation["requestBody"])
     [ref] = [each["$ref"] for each in (schema, *schema.get("anyOf", ())) if "$ref" in each]
     found: dict[str, Any] = document["components"]["schemas"][ref.rpartition("/")[2]]
