@@ -44,6 +44,10 @@ class ApiStops:
         """Return the stops that stand and that the token's person may see, the oldest first."""
         return [_stop(each) for each in (await self._api.get("/stops"))["data"]]
 
+    async def tools(self) -> Sequence[str]:
+        """Return the names of the tools that the API knows."""
+        return [str(each["name"]) for each in (await self._api.get("/tools"))["data"]]
+
     async def seen(self) -> Seen:
         """Return the stops that can be seen from here; what was asked for is there without, too."""
         try:

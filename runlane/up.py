@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import shlex
 import signal
 import sys
@@ -135,17 +136,21 @@ def _ready_lines(parts: Parts) -> list[str]:
     ]
     if _target() not in {parts.temporal.address, f"localhost:{port_of(parts.temporal.address)}"}:
         lines.append(f"  export TEMPORAL_ADDRESS={parts.temporal.address}")
+    # For SDKs and curl.
+    lines.append(f"  export OPENAI_BASE_URL={parts.api_url}")
     tools = _with_tools(options.settings, Path.cwd())
+    # A thread of an earlier start may still have a run that waits.
+    thread = f"thread_{secrets.token_hex(2)}"
     if tools and options.simulate:
         lines += [
             *tools,
-            "  runlane create --thread thread_1 --assistant asst_1 --with-tools --wait",
+            f"  runlane create --thread {thread} --assistant asst_1 --with-tools --wait",
             "  # It asks for the tools that are registered here, once each.",
         ]
     elif options.simulate:
         lines += [
             f"  echo '{_BODY_THAT_ASKS}' |",
-            "    runlane create --thread thread_1 --assistant asst_1 --params - --wait",
+            f"    runlane create --thread {thread} --assistant asst_1 --params - --wait",
             "  # It asks for an answer. Give it with the command that is printed then.",
         ]
     else:

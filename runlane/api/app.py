@@ -22,6 +22,7 @@ from runlane.api import (
     tokens,
     tools,
 )
+from runlane.api.admitting import Admitting
 from runlane.api.documenting import Documented
 from runlane.api.hardening import Hardening
 from runlane.api.health import Readiness
@@ -57,6 +58,7 @@ def create_app(services: Callable[[], AbstractAsyncContextManager[Services]]) ->
     app.state.tools = KnownTools()
     app.state.readiness = Readiness()
     refusals.install(app)
+    app.add_middleware(Admitting)
     app.add_middleware(Hardening)
     # In front of it: what it refuses is counted too.
     app.add_middleware(Watching)

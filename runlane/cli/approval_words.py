@@ -70,24 +70,26 @@ def show(waiting: "WaitingCall") -> None:
         output.say(line)
 
 
-def became(decided: "Decided | Told", stops: "Sequence[Stop]") -> None:
+def became(decided: "Decided | Told", stops: "Sequence[Stop]", *, has_temporal: bool) -> None:
     """Print what became of a decision.
 
     Args:
         decided: the decision.
         stops: those that stand, as far as it is known here.
+        has_temporal: whether commands that read runs work here.
     """
     run_id, call = decided.run_id, decided.call
     if decided.state != "counted":
         output.say("Recorded, and not verified yet: no worker has done it so far.")
-        output.say(f"What becomes of it:  runlane view {output.word(run_id)}")
+        if has_temporal:
+            output.say(f"What becomes of it:  runlane view {output.word(run_id)}")
         return
     kind, by = decided.kind, output.safe(decided.by)
     consequence = _held_up(decided, stops) or _consequence(decided)
     output.say(f"{_DONE[kind]} by {by}; the decision is verified. {consequence}".rstrip())
     if call is not None and kind == "claim" and call.claimed_at is not None:
         output.note(f"Until {output.moment(call.claimed_at + 3600)}, or until you release it.")
-    elif kind in ("approve", "reject", "answer"):
+    elif has_temporal and kind in ("approve", "reject", "answer"):
         output.note(f"The run:  runlane poll {output.word(run_id)}")
 
 

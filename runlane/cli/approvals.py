@@ -186,7 +186,8 @@ def _decide(send: "Callable[[Approvals | ApiApprovals], Awaitable[Decided | Told
         if session.wants_json():
             output.document(decided.as_json())
         else:
-            words.became(decided, (await face.stops.seen()).standing)
+            has_temporal = face.settings.api_url is None
+            words.became(decided, (await face.stops.seen()).standing, has_temporal=has_temporal)
         return int(ExitCode.DONE if decided.state == "counted" else ExitCode.OTHER)
 
     _perform(work)

@@ -4,6 +4,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
@@ -64,7 +65,7 @@ def _stop(
         output.fields(_fields(stop))
         if not ordered.is_new:
             output.note("The earlier stop stands as it is. To give another reason, resume first.")
-        _mention_unknown(tool)
+        await _mention_unknown(tool, stops)
         output.note(f"Resume with:  runlane resume {_option(stop)}")
         return int(ExitCode.DONE)
 
@@ -155,19 +156,22 @@ def _check_one(all: bool, tool: str | None, run: str | None) -> None:
         raise InvalidRequest(text, param="--all")
 
 
-def _mention_unknown(tool: str | None) -> None:
+async def _mention_unknown(tool: str | None, stops: "Stops | ApiStops") -> None:
     """Say where a tool's name may be mistyped: such a stop would hold up nothing."""
     if tool is None:
         return
+    from runlane.api_stops import ApiStops  # noqa: PLC0415
     from runlane.cli.tools import registered  # noqa: PLC0415
 
-    try:
-        known = [each.name for each in registered()]
-    except RunlaneError:
-        # The stop stands; a module that can't be imported here is another matter.
-        return
+    known: list[str] = []
+    # The stop stands; a module that can't be imported is another matter.
+    with suppress(RunlaneError):
+        known += [each.name for each in registered()]
+    with suppress(RunlaneError):
+        known += await stops.tools() if isinstance(stops, ApiStops) else ()
     if known and tool not in known:
-        output.note(f"No tool of this name is registered here; there are: {', '.join(known)}.")
+        names = output.safe(", ".join(dict.fromkeys(known)))
+        output.note(f"No tool {output.safe(tool)} is known here; there are: {names}.")
 
 
 def _option(stop: "Stop") -> str:

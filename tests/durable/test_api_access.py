@@ -465,6 +465,19 @@ async def test_the_command_line_goes_through_the_api(api: Api, tmp_path: Path) -
     assert (5, True) == (code, "The API at http://127.0.0.1:9/v1 can't be reached" in err)
 
 
+async def test_the_command_that_closes_an_open_api_says_so(lab: Lab) -> None:
+    """The first one through it, which needs no token itself; a later one, by a token, doesn't."""
+    fields = ("--person", "ada", "--role", "admin")
+    async with serving(lab) as api:
+        environ = {"RUNLANE_API_URL": api.url}
+        first = await runlane("token", "create", "--name", "one", *fields, **environ)
+        environ["RUNLANE_TOKEN"] = first[1].strip()
+        second = await runlane("token", "create", "--name", "two", *fields, **environ)
+
+    closes = "From now on every caller needs a token"
+    assert [(0, True), (0, False)] == [(code, closes in err) for code, _, err in (first, second)]
+
+
 def test_a_token_shows_its_secret_to_no_log() -> None:
     """What was made can be printed."""
     token = Token(

@@ -118,3 +118,22 @@ async def test_a_stream_ends_with_what_let_its_listener_in(
         told = json.loads(frames[-2].removeprefix("data: "))
         assert ["event: error", "invalid_api_key"] == [frames[-3], told["code"]]
         assert 0 == len(api.services.readers)
+
+
+@pytest.mark.parametrize("told", ["content-length: 8000000", "transfer-encoding: chunked"])
+async def test_nothing_is_read_of_whom_nobody_knows(api: Api, lab: Lab, told: str) -> None:
+    """401 comes before the body, of which only the beginning is sent; one that is known goes on."""
+    url = httpx.URL(api.url)
+    known = await api.token()
+    path = f"/v1/threads/{lab.thread_id}/runs"
+    for token, first in ((tokens.new_secret(), b"HTTP/1.1 401 "), (known, None)):
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        lines = [f"POST {path} HTTP/1.1", "host: x", f"authorization: Bearer {token}"]
+        lines += ["content-type: application/json", told, "", ""]
+        writer.write("\r\n".join(lines).encode() + b"1\r\n[\r\n")
+        try:
+            async with asyncio.timeout(2):
+                assert first == (await reader.readline())[:13]
+        except TimeoutError:
+            assert first is None
+        writer.close()

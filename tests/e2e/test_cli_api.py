@@ -118,6 +118,8 @@ async def test_a_call_is_decided_through_the_api(shell: Shell) -> None:
     assert without_times(shown_here) == without_times(shown)
     assert missing_here.document == missing.document
     assert approved.out.startswith("Approved by ada; the decision is verified. ")
+    # It needs Temporal, which isn't there.
+    assert "runlane poll" not in approved.out + approved.err
     assert again_here.document == again.document
     assert "already_decided" == again.document["receipt"]["status"]
     assert "A-1 7\n" == await _text(Path(shell.environ["PAID"]))
@@ -144,6 +146,7 @@ async def test_a_token_that_may_not_decides_and_stops_nothing(shell: Shell) -> N
         resumed = await ada("resume", "--all", code=0)
         missing = await ada("resume", "--all", "--json", code=6)
         await shell("poll", run_id, code=0)
+        mistyped = await ada("stop", "--tool", "refnd", "--reason", "x", code=0)
     gone = await ada("approval", "list", "--json", code=5)
 
     assert "a token of the role approver or admin" in decided.document["error"]["message"]
@@ -155,6 +158,8 @@ async def test_a_token_that_may_not_decides_and_stops_nothing(shell: Shell) -> N
     assert "It runs when that is resumed: everything, stopped by ada" in " ".join(held.out.split())
     assert shown_here.document == shown.document
     assert "Resumed: everything, stopped by ada" in resumed.out
+    assert "Stopped: tool refnd" in mistyped.out
+    assert "No tool refnd is known here; there are: refund" in " ".join(mistyped.err.split())
     assert "not_stopped" == missing.document["error"]["code"]
     assert "api_unreachable" == gone.document["error"]["code"]
 

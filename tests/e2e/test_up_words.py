@@ -1,6 +1,7 @@
 """What `runlane up` says to people, and that it can be typed as it stands."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -66,6 +67,9 @@ def test_people_read_what_to_type_next(tools: dict[str, str], then: str, tmp_pat
 
     assert 0 == process.returncode
     assert "simulated" in text
+    assert 1 == len(re.findall(r"--thread thread_[0-9a-f]{4} ", text))
+    [api] = re.findall(r"API +(http://127\.0\.0\.1:\d+/v1)\n", text)
+    assert f"  export OPENAI_BASE_URL={api}\n" in text
     assert str(data_dir) in text
     assert "http://127.0.0.1:" in text
     assert "export TEMPORAL_ADDRESS=127.0.0.1:" in text

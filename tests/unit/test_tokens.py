@@ -159,8 +159,9 @@ def test_the_own_token_of_up_is_marked_and_stays(
 
     async def make() -> None:
         async with await Ledger.open(Location.in_directory(data_dir)) as ledger:
-            given = {"name": "up-1", "person": "ann", "role": "admin", "made_by": "ann"}
-            await tokens.create(ledger, **given, is_ups=True)
+            await tokens.create(
+                ledger, name="up-1", person="ann", role="admin", made_by="ann", is_ups=True
+            )
 
     asyncio.run(make())
     assert 0 == run(create())
