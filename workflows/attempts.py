@@ -70,6 +70,7 @@ def create_input(
             owner=request.owner,
             has_key=request.has_key,
         ),
+        stream=request.options.stream,
     )
 
 
