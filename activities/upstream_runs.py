@@ -33,36 +33,37 @@ class UpstreamRuns:
         self._runs = runs
         self._texts = texts
 
-    async def create(
+    def create(
         self,
         input: CreateInput,
         params: RunCreateParams,
         *,
         before_send: Callable[[], Awaitable[None]],
         on_send: Callable[[], None],
-    ) -> Response[Run]:
+    ) -> Awaitable[Response[Run]]:
         """Create the upstream run; the errors are those of `runsapi`."""
+        send = self._runs.with_response.create
+        thread_id = input.thread_id
 
-        async def plain() -> Response[Run]:
-            return await self._runs.with_response.create(
-                input.thread_id, params, before_send=before_send, on_send=on_send
-            )
+        def plain() -> Awaitable[Response[Run]]:
+            return send(thread_id, params, before_send=before_send, on_send=on_send)
 
-        async def streamed() -> Response[EventStream]:
-            return await self._runs.with_response.create(
-                input.thread_id, params, stream=True, before_send=before_send, on_send=on_send
-            )
+        def streamed() -> Awaitable[Response[EventStream]]:
+            return send(thread_id, params, stream=True, before_send=before_send, on_send=on_send)
 
-        return await self._first(streamed, plain, stream=input.stream)
+        # A frame more would make failures larger, of which Temporal keeps few kilobytes.
+        return self._first(streamed, plain) if self._streams(input) else plain()
 
-    async def submit(
+    def submit(
         self,
         input: SubmitInput,
         *,
         before_send: Callable[[], Awaitable[None]],
         on_send: Callable[[], None],
-    ) -> Response[Run]:
+    ) -> Awaitable[Response[Run]]:
         """Submit the outputs; the errors are those of `runsapi`."""
+        send = self._runs.with_response.submit_tool_outputs
+        run_id = input.target.run_id
         request: dict[str, Any] = {
             "thread_id": input.target.thread_id,
             "tool_outputs": [output.model_dump() for output in input.tool_outputs],
@@ -70,35 +71,33 @@ class UpstreamRuns:
             "on_send": on_send,
         }
 
-        async def plain() -> Response[Run]:
-            answer: Response[Run] = await self._runs.with_response.submit_tool_outputs(
-                input.target.run_id, **request
-            )
+        def plain() -> Awaitable[Response[Run]]:
+            answer: Awaitable[Response[Run]] = send(run_id, **request)
             return answer
 
-        async def streamed() -> Response[EventStream]:
-            return await self._runs.with_response.submit_tool_outputs(
-                input.target.run_id, stream=True, **request
-            )
+        def streamed() -> Awaitable[Response[EventStream]]:
+            answer: Awaitable[Response[EventStream]] = send(run_id, stream=True, **request)
+            return answer
 
-        return await self._first(streamed, plain, stream=input.stream)
+        return self._first(streamed, plain) if self._streams(input) else plain()
+
+    def _streams(self, input: CreateInput | SubmitInput) -> bool:
+        return input.stream and self._texts.has_room
 
     async def _first(
         self,
         streamed: Callable[[], Awaitable[Response[EventStream]]],
         plain: Callable[[], Awaitable[Response[Run]]],
-        *,
-        stream: bool,
     ) -> Response[Run]:
-        if not stream or not self._texts.has_room:
-            return await plain()
         try:
             answer = await streamed()
         except APIStatusError as error:
             # It doesn't stream, and has done nothing.
-            if error.status_code in _REFUSED and error.param == "stream":
-                return await plain()
-            raise
+            if error.status_code not in _REFUSED or error.param != "stream":
+                raise
+            answer = None
+        if answer is None:
+            return await plain()
         run = await answer.data.first_run(within=FIRST_EVENT_WITHIN)
         if self._texts.has_room:
             self._texts.follow(run.id, answer.data)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 import pytest_asyncio
 from openai import AsyncAssistantEventHandler
 from openai.types.beta.threads import Text, TextDelta
+from temporalio.client import Client
 
 from tests.api import Api, serving
 from tests.lab import Lab
+from tests.simulator_process import SimulatorProcess
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The Assistants API is deprecated:DeprecationWarning"),
@@ -260,3 +263,102 @@ async def test_an_upstream_that_refuses_to_stream_is_asked_without(api: Api, lab
     await listening.end()
     assert (WORDS, "thread.run.completed") == (listening.text, listening.names[-1])
     assert (1, 2) == (await lab.accepted("runs.create"), await lab.received("runs.create"))
+
+
+class Plain(httpx.AsyncHTTPTransport):
+    """An upstream that answers with JSON although it is asked to stream."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        content = await request.aread()
+        body = json.loads(content) if content else {}
+        if body.pop("stream", None):
+            headers = {k: v for k, v in request.headers.items() if k != "content-length"}
+            request = httpx.Request(request.method, request.url, headers=headers, json=body)
+        return await super().handle_async_request(request)
+
+
+class Altering(httpx.AsyncHTTPTransport):
+    """An upstream whose stream says another word than its message in the end."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        return httpx.Response(
+            response.status_code, headers=response.headers, stream=_Altered(response.stream)
+        )
+
+
+class _Altered(httpx.AsyncByteStream):
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            yield chunk.replace(b'" word3"', b'" other"')
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def test_an_upstream_that_answers_with_json_is_no_lost_answer(
+    client: Client, simulator: SimulatorProcess
+) -> None:
+    """The run is taken from it, for the create and for the submit; each is sent once."""
+    lab = Lab(client, simulator)
+    await lab.scenario(rounds=[ASKING, SLOW | {"words_per_second": 15.0}])
+    http = httpx.AsyncClient(transport=Plain())
+    async with http, lab.worker(http_client=http), serving(lab) as api:
+        first = create(api, lab)
+        await first.end()
+        [call] = first.events[-1][2]["required_action"]["submit_tool_outputs"]["tool_calls"]
+        body = {"tool_outputs": [{"tool_call_id": call["id"], "output": "ok"}], "stream": True}
+        path = f"/threads/{lab.thread_id}/runs/{first.run_id}/submit_tool_outputs"
+        second = Listening(api.http(), path, json=body)
+        await second.end()
+    assert [(True, WORDS)] == second.texts
+    assert "thread.run.completed" == second.names[-1]
+    for operation in ("runs.create", "runs.submit_tool_outputs"):
+        assert (1, 1) == (await lab.accepted(operation), await lab.received(operation))
+
+
+async def test_text_that_was_told_otherwise_is_not_gone_on_with(
+    client: Client, simulator: SimulatorProcess
+) -> None:
+    """The completed message stands, in the SDK too; nothing is added to another beginning."""
+    lab = Lab(client, simulator)
+    await lab.scenario(rounds=[SLOW])
+    http = httpx.AsyncClient(transport=Altering())
+    heard = Heard()
+    async with http, lab.worker(http_client=http), serving(lab) as api:
+        async with api.sdk().beta.threads.runs.stream(
+            thread_id=lab.thread_id, assistant_id=lab.assistant_id, event_handler=heard
+        ) as stream:
+            run = await stream.get_final_run()
+            [message] = await stream.get_final_messages()
+        events = f"/threads/{lab.thread_id}/runs/{run.id}/events"
+        after = Listening(api.http(), events)
+        await after.end()
+    assert " other" in "".join(heard.deltas)
+    assert "word29" not in "".join(heard.deltas)
+    assert message.content[0].type == "text"
+    assert (WORDS, "completed") == (message.content[0].text.value, run.status)
+    assert [(True, WORDS)] == after.texts
+
+
+async def test_text_costs_no_event_and_is_in_no_log(
+    api: Api, lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Heartbeats leave no event, and not even a log that holds everything holds the text."""
+    caplog.set_level(logging.DEBUG)
+    await lab.scenario(rounds=[SLOW])
+    listening = create(api, lab)
+    await listening.end()
+    streamed = await lab.client.get_workflow_handle(listening.run_id).fetch_history()
+    assert len(listening.texts) >= 3
+    assert "<text>" in caplog.text
+    assert "word7" not in caplog.text
+    run = await lab.start()
+    await run.result()
+    plain = await run.handle.fetch_history()
+    assert [event.event_type for event in plain.events] == [
+        event.event_type for event in streamed.events
+    ]
