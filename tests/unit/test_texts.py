@@ -1,14 +1,14 @@
 """The text of messages while they are written: gathered from streams, told, put together again."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from activities.texts import MAX_CHARACTERS, WINDOW_BYTES, Texts, Written
 from runlane.api import event_data
 from runlane.api.live_texts import LiveTexts
-from runsapi import AssistantStreamEvent
+from runsapi import AssistantStreamEvent, EventStream
 from runsapi.events import typed_event
 
 
@@ -43,7 +43,7 @@ def delta(value: str, *, message_id: str = "msg_1", index: int = 0) -> Assistant
 async def gathered(*events: AssistantStreamEvent) -> Written | None:
     """Return what is told last of a stream that holds these."""
     texts, stream = Texts(), Stream(*events)
-    texts.follow("run_1", stream)  # type: ignore[arg-type] - what a reader needs of one
+    texts.follow("run_1", cast(EventStream, stream))
     told = [each async for each in texts.watch("run_1")]
     assert stream.is_closed
     return told[-1] if told else None
