@@ -134,14 +134,15 @@ class _Text:
         self.message_id = ""
         self.news = asyncio.Event()
         self.has_ended = False
-        self._text = ""
+        self._pieces: list[str] = []
+        self._size = 0
         self._is_whole = True
         """Nothing is missing in it, so more may follow."""
 
     @property
     def mark(self) -> tuple[str, int]:
         """What differs when there is more."""
-        return self.message_id, len(self._text)
+        return self.message_id, self._size
 
     def take(self, event: AssistantStreamEvent) -> None:
         match event:
@@ -162,17 +163,19 @@ class _Text:
         self._tell()
 
     def written(self) -> Written:
-        start = len(self._text)
-        room = WINDOW_BYTES
+        text = "".join(self._pieces)
+        self._pieces = [text]
+        start = len(text)
+        # A character is at most six bytes of JSON.
         for size in (WINDOW_BYTES, WINDOW_BYTES // 2, WINDOW_BYTES // 4, WINDOW_BYTES // 6):
-            start = max(0, len(self._text) - size)
-            told = json.dumps(self._text[start:], ensure_ascii=False)
-            if len(told.encode()) <= room:
+            start = max(0, len(text) - size)
+            told = json.dumps(text[start:], ensure_ascii=False)
+            if len(told.encode()) <= WINDOW_BYTES:
                 break
-        return Written(self.message_id, start, self._text[start:])
+        return Written(self.message_id, start, text[start:])
 
     def _begin(self, message_id: str) -> None:
-        self.message_id, self._text, self._is_whole = message_id, "", True
+        self.message_id, self._pieces, self._size, self._is_whole = message_id, [], 0, True
 
     def _add(self, delta: MessageDelta) -> None:
         for part in delta.content or []:
@@ -183,10 +186,11 @@ class _Text:
             value = part.text.value if part.text is not None else None
             if not value or not self._is_whole:
                 continue
-            if len(self._text) + len(value) > MAX_CHARACTERS or not _is_sendable(value):
+            if self._size + len(value) > MAX_CHARACTERS or not _is_sendable(value):
                 self._is_whole = False
                 continue
-            self._text += value
+            self._pieces.append(value)
+            self._size += len(value)
             self._tell()
 
     def _tell(self) -> None:

@@ -293,7 +293,7 @@ class _Altered(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._stream:
-            yield chunk.replace(b'" word3"', b'" other"')
+            yield chunk.replace(b'" word3"', b'" changed"')
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -337,8 +337,15 @@ async def test_text_that_was_told_otherwise_is_not_gone_on_with(
         events = f"/threads/{lab.thread_id}/runs/{run.id}/events"
         after = Listening(api.http(), events)
         await after.end()
-    assert " other" in "".join(heard.deltas)
-    assert "word29" not in "".join(heard.deltas)
+        second = create(api, lab)
+        await second.end()
+    streamed = WORDS.replace("word3 ", "changed ")
+    for told in ("".join(heard.deltas), second.text):
+        assert " changed" in told
+        assert streamed.startswith(told)
+    assert {False} == {has_id for has_id, _ in second.texts}
+    [completed] = [data for _, name, data in second.events if name == "thread.message.completed"]
+    assert WORDS == completed["content"][0]["text"]["value"]
     assert message.content[0].type == "text"
     assert (WORDS, "completed") == (message.content[0].text.value, run.status)
     assert [(True, WORDS)] == after.texts
