@@ -239,9 +239,10 @@ async def run(
         signer = upkeep.find_signer(settings, data_dir)
         ledger = await open_ledger(settings, client)
         stack.push_async_callback(ledger.close)
+        activities = RunActivities(upstream, ledger)
         workers = build_workers(
             client,
-            RunActivities(upstream, ledger),
+            activities,
             ledger=ledger,
             task_queue=settings.task_queue,
             tools=tools,
@@ -282,6 +283,7 @@ async def run(
         for task in watching:
             task.cancel()
         in_time = await shut_down(workers, serving)
+        activities.close()
         stack.pop_all()
         return await _closed(ledger) and in_time
 

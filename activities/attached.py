@@ -1,7 +1,8 @@
 """What an attached poll needs to stay, to go, and to be taken over by another worker."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -10,7 +11,11 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities import failures
 from activities.contract import LONGEST_LAG, RetrieveInput, answerable, asked_of
+from activities.texts import Texts
 from runsapi import INTERMEDIATE, TERMINAL, Run, RunStatus
+
+WRITTEN = "written"
+"""The key of a heartbeat's details under which the text so far stands."""
 
 _T = TypeVar("_T")
 
@@ -31,6 +36,23 @@ def earlier_progress() -> Mapping[str, Any]:
     """Return what the poll's earlier attempt said in its last heartbeat."""
     details = activity.info().heartbeat_details
     return details[0] if details and isinstance(details[0], dict) else {}
+
+
+@asynccontextmanager
+async def telling(texts: Texts, run_id: str, progress: dict[str, Any]) -> AsyncIterator[None]:
+    """Tell the text of the run's message in heartbeats while it grows, where it is read here."""
+
+    async def tell() -> None:
+        async for written in texts.watch(run_id):
+            progress[WRITTEN] = written.as_json()
+            activity.heartbeat(progress)
+
+    task = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def or_hand_over(part: Awaitable[_T], progress: Mapping[str, Any]) -> _T:

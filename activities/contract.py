@@ -78,6 +78,8 @@ class CreateInput(_Model):
     """With `find_only`: seconds to keep looking, for a request that may still be on its way."""
     asked: Asked | None = None
     """None: the run is older than the ledger."""
+    stream: bool = False
+    """Ask for the run's events, and gather the text of its messages from them."""
 
 
 class Created(_Model):
@@ -139,6 +141,8 @@ class SubmitInput(_Model):
     look_first: bool = False
     asked: dict[str, str] = {}
     """The digests of the calls that these outputs answer, by id."""
+    stream: bool = False
+    """As in `CreateInput`."""
 
 
 class Submitted(_Model):

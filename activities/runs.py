@@ -18,7 +18,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import failures, stamps, stops
-from activities.attached import earlier_progress, goes_on, or_hand_over
+from activities.attached import earlier_progress, goes_on, or_hand_over, telling
 from activities.contract import (
     CancelInput,
     Created,
@@ -35,6 +35,8 @@ from activities.contract import (
 from activities.heartbeat import POLL_BEAT, heartbeating, see_through, spent
 from activities.polling import poll_interval
 from activities.run_records import RunRecords
+from activities.texts import Texts
+from activities.upstream_runs import UpstreamRuns
 from ledger import Ledger
 from runsapi import (
     APIConnectionError,
@@ -60,9 +62,15 @@ class RunActivities:
 
     def __init__(self, upstream: Assistants, ledger: Ledger) -> None:
         self._runs = upstream.runs
+        self._texts = Texts()
+        self._starting = UpstreamRuns(upstream.runs, self._texts)
         self._ledger = ledger
         self._records = RunRecords(ledger)
         self._upstream = Upstream(name=upstream.name, url=upstream.url)
+
+    def close(self) -> None:
+        """Read no stream any more; nothing is waited for."""
+        self._texts.close()
 
     @activity.defn(name="runs.create")
     async def create(self, input: CreateInput) -> Created:
@@ -105,8 +113,8 @@ class RunActivities:
         try:
             params = RunCreateParams.model_validate(input.params)
             response = await see_through(
-                lambda leaving: self._runs.with_response.create(
-                    input.thread_id, params, before_send=self._may_act, on_send=leaving
+                lambda leaving: self._starting.create(
+                    input, params, before_send=self._may_act, on_send=leaving
                 ),
                 on_send=reached,
             )
@@ -139,7 +147,10 @@ class RunActivities:
             progress["status"] = status
         began = time.monotonic() - (age - input.leg_age)
         after_ms = input.poll_after_ms
-        async with heartbeating(progress, every=POLL_BEAT):
+        async with (
+            heartbeating(progress, every=POLL_BEAT),
+            telling(self._texts, input.target.run_id, progress),
+        ):
             while True:
                 wait = poll_interval(
                     progress["age"],
@@ -193,12 +204,8 @@ class RunActivities:
                 return settled
         try:
             response = await see_through(
-                lambda leaving: self._runs.with_response.submit_tool_outputs(
-                    input.target.run_id,
-                    thread_id=input.target.thread_id,
-                    tool_outputs=[output.model_dump() for output in input.tool_outputs],
-                    before_send=self._may_act,
-                    on_send=leaving,
+                lambda leaving: self._starting.submit(
+                    input, before_send=self._may_act, on_send=leaving
                 )
             )
         except APIStatusError as error:

@@ -125,7 +125,7 @@ async def find_after_refusal(runs: Runs, input: CreateInput, error: RunsAPIError
         holder,
         type=failures.THREAD_BUSY,
         next_retry_delay=timedelta(seconds=min(1.3**attempt, _BUSY_LONGEST)),
-    )
+    ) from None
 
 
 def _is_first(input: CreateInput) -> bool:

@@ -26,6 +26,8 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.attached import WRITTEN
+from activities.texts import Written
 from runlane import search_attributes
 from runlane.errors import RunNotFound
 from runlane.rpc import is_namespace_missing
@@ -217,6 +219,8 @@ class _Progress(NamedTuple):
     next_try_at: float | None = None
     tools: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - never changed
     """What the tools at work say, by call."""
+    written: Written | None = None
+    """What is written of a message."""
 
 
 async def _progress(description: WorkflowExecutionDescription) -> _Progress:
@@ -233,6 +237,8 @@ async def _progress(description: WorkflowExecutionDescription) -> _Progress:
                     polls=int(details.get("polls", 0)),
                     seen_at=_seconds(activity.last_heartbeat_time.ToDatetime(UTC)),
                 )
+            if WRITTEN in details:
+                progress = progress._replace(written=Written.read(details[WRITTEN]))
         # Once another attempt has begun, the last one's error is history.
         waiting = activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
         failed = activity.HasField("last_failure")
@@ -247,9 +253,19 @@ async def _progress(description: WorkflowExecutionDescription) -> _Progress:
     return progress
 
 
-async def polled_status(description: WorkflowExecutionDescription) -> str | None:
-    """Return the upstream run's status as the attached poll under way has last told it."""
-    return (await _progress(description)).status
+class Polled(NamedTuple):
+    """What the attached poll under way has last told."""
+
+    status: str | None
+    """The upstream run's."""
+    written: Written | None
+    """What is written of its message."""
+
+
+async def polled(description: WorkflowExecutionDescription) -> Polled:
+    """Return what the attached poll under way has last told."""
+    progress = await _progress(description)
+    return Polled(progress.status, progress.written)
 
 
 async def _reason(description: WorkflowExecutionDescription, activity: PendingActivityInfo) -> str:

@@ -58,6 +58,7 @@ def asked(
     deadline: timedelta | float | None = None,
     max_rounds: int = 50,
     with_tools: bool = False,
+    stream: bool = False,
     owner: str = "",
     requested_by: str | None = None,
     new_thread: str | None = None,
@@ -74,6 +75,7 @@ def asked(
         deadline: from now on; a number is in seconds.
         max_rounds: rounds of tool calls before the run ends `incomplete`.
         with_tools: whether a worker may answer calls of its tools.
+        stream: whether the text of messages is wanted while it is written.
         owner: whose key it is.
         requested_by: the person who asks for the run.
         new_thread: digest of what the thread was to be, where it is made by the same request.
@@ -92,6 +94,7 @@ def asked(
         "on_expiry": on_expiry,
         "max_rounds": max_rounds,
         "with_tools": with_tools,
+        "stream": stream,
     }
     if on_expiry not in ("recreate", "fail"):
         text = f"on_expiry must be recreate or fail, got {on_expiry!r}."

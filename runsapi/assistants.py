@@ -36,7 +36,8 @@ class Assistants:
             wait.
         http_client: Used instead of one of our own, and left open.
         name: What people call this upstream; its host by default.
-        on_exchange: Told of each request that ended, but for streams. It must not raise.
+        on_exchange: Told of each request that ended, and of each stream that began. It must not
+            raise.
 
     Attributes:
         name: The same.

@@ -1,14 +1,24 @@
 """A run's events as they come."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from pydantic import ValidationError
 
 from runsapi.bodies import pieces
-from runsapi.errors import APIResponseError
-from runsapi.events import AssistantStreamEvent, read_event, typed_event
+from runsapi.errors import APIResponseError, APITimeoutError
+from runsapi.events import (
+    AssistantStreamEvent,
+    ThreadRunEvent,
+    UnknownEvent,
+    read_event,
+    typed_event,
+)
+from runsapi.models import Run
+from runsapi.paths import is_segment
 from runsapi.sse import EventDecoder
 from runsapi.transport import Transport
 
@@ -60,6 +70,37 @@ class EventStream:
         """Let go of the connection. The run goes on."""
         await self._response.aclose()
 
+    async def first_run(self, *, within: float) -> Run:
+        """Read up to the first event that shows the run, and return that; the rest is left.
+
+        Whatever it raises, the connection is let go.
+
+        Args:
+            within: Seconds.
+
+        Raises:
+            APIConnectionError: The stream broke before, or nothing came in time.
+            APIResponseError: It ended before, or what it says can't be read.
+        """
+        limit = asyncio.timeout(within)
+        try:
+            async with limit:
+                async for event in self._events:
+                    run = _run_of(event)
+                    if run is not None:
+                        return run
+        except BaseException as error:
+            await self.aclose()
+            if isinstance(error, TimeoutError) and limit.expired():
+                text = f"No event from {self._url} in time ({within:g} s)"
+                raise APITimeoutError(text, url=self._url) from None
+            raise
+        raise APIResponseError(
+            f"The stream from {self._url} ended before it showed a run",
+            status_code=self.status_code,
+            url=self._url,
+        )
+
     async def _iterate(self) -> AsyncIterator[AssistantStreamEvent]:
         try:
             if self._response.headers.get("content-type", "").startswith("application/json"):
@@ -104,3 +145,23 @@ class EventStream:
     def _url(self) -> str:
         url = self._response.request.url
         return str(url.copy_with(username="", password="", query=None, fragment=None))
+
+
+def _run_of(event: AssistantStreamEvent) -> Run | None:
+    if isinstance(event, ThreadRunEvent):
+        run = event.data
+    elif (
+        isinstance(event, UnknownEvent)
+        and event.event.startswith("thread.run.")
+        and isinstance(event.data, dict)
+        and event.data.get("object") == "thread.run"
+    ):
+        # In a status that nobody knows.
+        try:
+            run = Run.model_validate(event.data)
+        except ValidationError:
+            return None
+    else:
+        return None
+    # What can't be asked for again is as good as nothing.
+    return run if is_segment(run.id) else None

@@ -168,8 +168,14 @@ class Transport:
         It takes part in the limits until its answer begins.
         """
         asked = _asked(("POST", path), query, body, headers, options, accept="text/event-stream")
-        async with self._answer(asked) as (response, _):
-            return response
+        operation = operation_of("POST", path)
+        try:
+            async with self._answer(asked) as (response, sent):
+                self._on_exchange(Exchange(operation, seconds=sent.seconds_ago()))
+                return response
+        except RunsAPIError as error:
+            self._on_exchange(Exchange(operation, error=error))
+            raise
 
     async def json_of(self, response: httpx.Response) -> Any:
         """The JSON of a response that was opened as a stream and isn't one."""

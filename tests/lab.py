@@ -103,12 +103,13 @@ class Lab:
         ):
             # Two workers of one queue each need a connection of their own.
             clients = [self.client, *[await _another(self.client) for _ in range(workers - 1)]]
+            activities = RunActivities(upstream, ledger)
             parts = [
                 part
                 for client in clients
                 for part in build_workers(
                     client,
-                    RunActivities(upstream, ledger),
+                    activities,
                     ledger=ledger,
                     task_queue=self.task_queue,
                     tools=tools,
@@ -129,6 +130,7 @@ class Lab:
                 yield
             finally:
                 await shut_down(parts, serving)
+                activities.close()
 
     async def scenario(self, **fields: Any) -> None:
         """Say how this lab's assistant behaves."""

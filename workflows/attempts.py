@@ -64,6 +64,7 @@ def create_input(
             owner=request.owner,
             has_key=request.has_key,
         ),
+        stream=request.options.stream,
     )
 
 

@@ -121,6 +121,8 @@ class RunOptions(_Message):
     """Rounds of tool calls after which the run ends `incomplete`."""
     with_tools: bool = False
     """The worker answers calls of its own tools that only read and need nobody."""
+    stream: bool = False
+    """Somebody wants to see the text of messages while it is written, as far as that can be."""
     timing: Timing = Timing()
 
 
@@ -157,7 +159,8 @@ class RunRequest(_Message):
 
     def digest(self) -> str:
         """Return what two requests with one idempotency key are compared by."""
-        options = self.options.model_dump(mode="json", exclude={"timing"})
+        # How one listens to a run is no part of what is asked of it.
+        options = self.options.model_dump(mode="json", exclude={"timing", "stream"})
         if not self.options.with_tools:
             # Requests from before there was this option stay equal to themselves.
             del options["with_tools"]

@@ -240,6 +240,7 @@ class RunWorkflow(RunHandlers):
                 or state.blocked is not None
                 or progress.is_stale(state, self._now()),
                 asked={call.id: call_digest(call.name, call.arguments) for call in state.calls},
+                stream=self._request.options.stream,
             ),
         )
         if submitted is None:
@@ -247,12 +248,7 @@ class RunWorkflow(RunHandlers):
             return
         state.submit_unsettled = False
         if submitted.outcome != "expired":
-            answers.close_round(
-                state,
-                contract.AnswerOutcome.SUBMITTED
-                if submitted.outcome == "submitted"
-                else contract.AnswerOutcome.OVERTAKEN,
-            )
+            answers.close_round(state, contract.AnswerOutcome(submitted.outcome))
         self._start_leg(submitted.poll_after_ms)
         self._observe(submitted.run)
 

@@ -52,7 +52,7 @@ class Wanted:
     def of(self, asking: Principal) -> dict[str, Any]:
         """Return the options for whoever asks."""
         who = {"owner": asking.person, "requested_by": asking.person}
-        return {**self.options, **who, "new_thread": self.new_thread}
+        return {**self.options, **who, "new_thread": self.new_thread, "stream": self.stream}
 
 
 def wanted(

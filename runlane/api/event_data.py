@@ -116,6 +116,28 @@ def message_delta(message_id: str, parts: Sequence[Data]) -> Data:
     }
 
 
+def text_delta(message_id: str, text: str) -> Data:
+    """Return text that came to a message's first part."""
+    part = {"index": 0, "type": "text", "text": {"value": text, "annotations": []}}
+    return message_delta(message_id, [part])
+
+
+def message_rest(whole: Data, told: str) -> Data | None:
+    """Return what `message_text` holds beyond the text that was told before; None: nothing.
+
+    What doesn't go on from that text can't be told as more of it: the completed message stands.
+    """
+    first, *others = whole["delta"]["content"]
+    text = first.get("text")
+    value = text.get("value") if isinstance(text, dict) else None
+    if first["index"] != 0 or not isinstance(value, str) or not value.startswith(told):
+        return None
+    rest = {**first, "text": {**text, "value": value[len(told) :]}}
+    has_more = rest["text"]["value"] or rest["text"].get("annotations")
+    parts = [rest, *others] if has_more else others
+    return message_delta(whole["id"], parts) if parts else None
+
+
 def message_ended(message: Mapping[str, Any], run_id: str, status: str) -> Data:
     """Return a message as it is, under our run's id."""
     return {**message, "run_id": run_id, "status": status}

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from temporalio.client import Client, WorkflowExecutionDescription
+from temporalio.client import Client
 
+from activities.texts import Written
 from runlane import reading
 from runlane.api.presenting import status_of
-from runlane.api.run_events import MadeStep, Pause, Story, story
+from runlane.api.run_events import MadeStep, Pause, Story, message_of, story
 from runlane.errors import UpstreamUnreachable
 from runlane.rpc import explained
 from runsapi import APIStatusError, Assistants, RunsAPIError, RunStatus, RunStep
@@ -30,7 +31,11 @@ _logger = logging.getLogger("runlane.api")
 
 
 class Facts:
-    """One run, read again and again; what can't have changed isn't read again."""
+    """One run, read again and again; what can't have changed isn't read again.
+
+    Attributes:
+        written: what is written of a message as of the last look, as far as a worker tells.
+    """
 
     def __init__(self, client: Client, upstream: Assistants, run_id: str) -> None:
         """Read nothing yet.
@@ -41,6 +46,7 @@ class Facts:
             run_id: ours.
         """
         self._client, self._upstream, self._run_id = client, upstream, run_id
+        self.written: Written | None = None
         self._mark: tuple[object, ...] | None = None
         self._view: RunView | None = None
         self._steps: list[MadeStep] = []
@@ -92,7 +98,15 @@ class Facts:
         """Read the view where something has happened."""
         with explained(self._client):
             description = await reading.describe(self._client, self._run_id)
-            mark = await _mark(description)
+            polled = await reading.polled(description)
+            self.written = polled.written
+            # What differs whenever the run may have changed.
+            mark = (
+                description.run_id,
+                description.status,
+                description.history_length,
+                polled.status,
+            )
             if mark == self._mark:
                 return
             view = await reading.read(self._client, self._run_id, patience=_PATIENCE)
@@ -107,8 +121,17 @@ class Facts:
         if self._late_since is not None:
             return since >= _LATE_STEPS_EVERY
         wait = max(_STEPS_WITHIN, (now - self._changed_at) * _STEPS_SHARE_OF_AGE)
+        if self._has_unknown_text():
+            wait = _STEPS_WITHIN
         at_work = view.run.status == RunStatus.IN_PROGRESS
         return at_work and since >= min(wait, _STEPS_LONGEST)
+
+    def _has_unknown_text(self) -> bool:
+        """Tell whether text is written of a message of which no step is known yet."""
+        if self.written is None:
+            return False
+        known = {message_of(made.step) for made in self._steps}
+        return self.written.message_id not in known
 
     async def _read_steps(self, view: RunView, now: float) -> bool:
         """Read the steps; tell whether they have changed."""
@@ -163,9 +186,3 @@ class Facts:
         # A caller isn't told where it is, nor what it said.
         _logger.warning("A stream can't read from %s: %s", self._upstream.url, error)
         return UpstreamUnreachable("The upstream doesn't show what the run did; resume later.")
-
-
-async def _mark(description: WorkflowExecutionDescription) -> tuple[object, ...]:
-    """Return what differs whenever the run may have changed."""
-    polled = await reading.polled_status(description)
-    return description.run_id, description.status, description.history_length, polled

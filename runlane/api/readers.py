@@ -10,10 +10,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from runlane.api import run_events
 from runlane.api.facts import Facts
+from runlane.api.live_texts import LiveTexts
 from runlane.api.run_events import Event, Pause, Story
 from runlane.errors import NotFound, RunlaneError
 from workflows.contract import RunView
@@ -27,6 +28,8 @@ OUTAGE_SECONDS = 60.0
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 _SHARE_OF_AGE = 0.1
+_TEXT_PAUSE = 0.25
+"""After text there is no more within a second."""
 
 _logger = logging.getLogger("runlane.api")
 
@@ -39,6 +42,10 @@ class Told(NamedTuple):
     frame: bytes
     call_ids: tuple[str, ...] = ()
     """Of a question: the calls that it asks for."""
+    message_id: str = ""
+    """Of what a message's own events tell."""
+    make: Callable[[], dict[str, Any]] | None = None
+    """Returns the data, where a listener may know part of it: of a message's text."""
 
 
 class Reader:
@@ -46,6 +53,7 @@ class Reader:
 
     Attributes:
         told: the events so far.
+        texts: of messages, while they are written.
         problem: why there will be no more, where that isn't the run's end.
     """
 
@@ -58,6 +66,7 @@ class Reader:
             load: how many readers there are.
         """
         self.told: list[Told] = []
+        self.texts = LiveTexts()
         self.problem: RunlaneError | None = None
         self._facts, self._room, self._load = facts, room, load
         self._places: dict[str, int] = {}
@@ -102,8 +111,14 @@ class Reader:
         """Tell how a run begins, from what its creation has returned."""
         self._take(run_events.story(view, [], {}).events[:2])
 
-    async def wait(self, seen: int, look: int, seconds: float) -> bool:
+    async def wait(self, seen: int, look: int, seconds: float, *, grown: int | None = None) -> bool:
         """Wait for more than `seen` events, for a look under way, or until there'll be no more.
+
+        Args:
+            seen: how many events are known.
+            look: as `look_now` returned it.
+            seconds: for how long at most.
+            grown: wait for text, too: as `texts.grown` was.
 
         Returns:
             Whether that came within the time.
@@ -114,6 +129,8 @@ class Reader:
                 while len(self.told) <= seen and not self.is_over:
                     if waits and self.has_looked(look):
                         break
+                    if grown is not None and self.texts.grown != grown:
+                        break
                     await self._news.wait()
         except TimeoutError:
             return False
@@ -121,7 +138,7 @@ class Reader:
 
     async def run(self) -> None:
         """Look until the run's end, or until it can't be read any more."""
-        changed_at, outage = time.monotonic(), None
+        changed_at, outage, least = time.monotonic(), None, _FIRST_PAUSE
         while not self.is_over:
             self._wanted.clear()
             try:
@@ -131,7 +148,9 @@ class Reader:
                 outage = None
                 self._done = self._begun
                 if self._told_more(story):
-                    changed_at = time.monotonic()
+                    changed_at, least = time.monotonic(), _FIRST_PAUSE
+                if self.texts.take(self._facts.written):
+                    changed_at, least = time.monotonic(), _TEXT_PAUSE
             except NotFound as error:
                 self.problem = error
             except RunlaneError as error:
@@ -143,13 +162,12 @@ class Reader:
                 _logger.exception("a stream's reader failed")
                 self.problem = RunlaneError("The server had an error.", code="server_error")
             self._tell()
-            await self._rest(time.monotonic() - changed_at)
+            await self._rest(time.monotonic() - changed_at, least)
 
-    async def _rest(self, age: float) -> None:
-        pause = min(max(age * _SHARE_OF_AGE, _FIRST_PAUSE), _LONGEST_PAUSE)
-        least = self._load() / LOOKS_PER_SECOND
+    async def _rest(self, age: float, least: float) -> None:
+        pause = min(max(age * _SHARE_OF_AGE, least), _LONGEST_PAUSE)
         try:
-            async with asyncio.timeout(max(pause, least)):
+            async with asyncio.timeout(max(pause, self._load() / LOOKS_PER_SECOND)):
                 if not self.is_over:
                     await self._wanted.wait()
         except TimeoutError:
@@ -223,14 +241,25 @@ class Readers:
             del self._readers[run_id], self._listeners[run_id]
 
 
-def _told(event: Event) -> Told:
-    data = event.data
+def framed(name: str, data: dict[str, Any], *, event_id: str | None = None) -> bytes:
+    """Return an event as it goes over the wire; without an id it moves nobody's place."""
     # In ASCII: there are readers that take other separators of lines for an event's end.
     text = json.dumps(data, separators=(",", ":"))
-    frame = f"id: {event.id}\nevent: {event.name}\ndata: {text}\n\n".encode()
+    place = "" if event_id is None else f"id: {event_id}\n"
+    return f"{place}event: {name}\ndata: {text}\n\n".encode()
+
+
+def _told(event: Event) -> Told:
+    data = event.data
+    frame = framed(event.name, data, event_id=event.id)
     action = data.get("required_action") or {}
     calls = action.get("submit_tool_outputs", {}).get("tool_calls", [])
     is_question = event.name == "thread.run.requires_action"
     return Told(
-        event.id, event.name, frame, tuple(call["id"] for call in calls) if is_question else ()
+        event.id,
+        event.name,
+        frame,
+        tuple(call["id"] for call in calls) if is_question else (),
+        event.message_id,
+        event.make if event.name == "thread.message.delta" else None,
     )

@@ -11,7 +11,7 @@ once is never told otherwise.
 | `r1.queued`, `r1.in_progress`, `r1.requires_action` | the run, until its caller was first asked |
 | `r2.queued`, … | the same, after the caller's answer |
 | `s.<step>.created`, `.in_progress`, `.delta`, `.completed`, … | a step |
-| `m.<message>.created`, … | a message |
+| `m.<message>.created`, … | a message; `.delta` is its text, or what of it nobody was told before |
 | `run.cancelling`, `run.completed`, … | the run's end |
 """
 
@@ -44,6 +44,8 @@ class Event(NamedTuple):
     name: str
     make: Callable[[], dict[str, Any]]
     """Returns the data: of a long run most of it was made before."""
+    message_id: str = ""
+    """Of what a message's own events tell."""
 
     @property
     def data(self) -> dict[str, Any]:
@@ -166,7 +168,7 @@ class _Teller:
         # What no step shows was asked before.
         if matching and (pause := self._unshown(before=matching[0])):
             return pause
-        message_id = _message_of(step)
+        message_id = message_of(step)
         self._begin(step, message_id)
         if not self._is_told_of(index):
             return Pause.WORKING
@@ -319,7 +321,8 @@ class _Teller:
         self.events.append(Event(f"s.{quote(step.id)}.{word}", f"thread.run.step.{word}", data))
 
     def _of_message(self, message_id: str, word: str, data: Callable[[], dict[str, Any]]) -> None:
-        self.events.append(Event(f"m.{quote(message_id)}.{word}", f"thread.message.{word}", data))
+        event_id = f"m.{quote(message_id)}.{word}"
+        self.events.append(Event(event_id, f"thread.message.{word}", data, message_id))
 
 
 def _known_calls(view: RunView) -> set[str]:
@@ -330,7 +333,8 @@ def _known_calls(view: RunView) -> set[str]:
     return ids | {tool.tool_call_id for tool in known.running}
 
 
-def _message_of(step: RunStep) -> str:
+def message_of(step: RunStep) -> str:
+    """Return the id of the message that a step makes; empty: it makes none."""
     details = step.step_details
     if isinstance(details, MessageCreationStepDetails):
         return details.message_creation.message_id

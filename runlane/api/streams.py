@@ -15,6 +15,7 @@ from runlane.api.access import Principal
 from runlane.api.access import Reader as ReaderRole
 from runlane.api.facts import Facts
 from runlane.api.ids import RunId, ThreadId
+from runlane.api.listeners import Listener
 from runlane.api.owned import find_run
 from runlane.api.readers import OUTAGE_SECONDS, Reader
 from runlane.api.refusals import Refusal, refusal_for
@@ -150,19 +151,22 @@ async def _frames(
             if not await reader.wait(len(reader.told), look, HEARTBEAT_SECONDS):
                 yield _HEARTBEAT
         place = len(reader.told) if place is None else place
+        listener = Listener(reader)
         while True:
+            grown = reader.texts.grown
             more = reader.told[place:]
             if not follow:
                 more = more[: _first_question(reader, place) - place]
             place += len(more)
-            if more:
-                yield b"".join(each.frame for each in more)
+            if frames := listener.frames(more) + listener.text(place):
+                yield frames
             has_asked = bool(more) and more[-1].name == _ASKED and not follow
             if has_asked or (
                 place == len(reader.told) and _is_through(reader, look, follow=follow)
             ):
                 break
-            if not await reader.wait(place, look, HEARTBEAT_SECONDS):
+            heard = grown if listener.hears_text(place) else None
+            if not await reader.wait(place, look, HEARTBEAT_SECONDS, grown=heard):
                 yield _HEARTBEAT
         yield _DONE if reader.problem is None else _error(reader.problem)
 

@@ -36,7 +36,7 @@ async def frames(
                 event, text = listener.popleft()
                 yield f"event: {event}\ndata: {text}\n\n"
                 sent += 1
-                if event == "thread.message.delta":
+                if event == "thread.message.delta" and run.round.words_per_second is None:
                     await asyncio.sleep(run.scenario.word_seconds)
             if cut(sent):
                 raise StreamCut

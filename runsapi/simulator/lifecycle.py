@@ -87,7 +87,7 @@ class Lifecycle:
         return min(options, key=lambda option: option[0], default=None)
 
     def _goes_by_looks(self, run: Run) -> bool:
-        if run.forced:
+        if run.forced or run.writing is not None:
             return False
         if run.status in ("queued", "in_progress"):
             return run.round.polls is not None
@@ -98,6 +98,8 @@ class Lifecycle:
         if self._goes_by_looks(run) and not run.listeners:
             return None
         part = run.round
+        if run.writing is not None and run.status == "in_progress":
+            return run.wrote + 1 / (part.words_per_second or 1.0), self._next_word
         steps: dict[str, tuple[float | None, Transition]] = {
             "queued": (part.queued, self._start),
             "in_progress": (None if part.ends == "never" else part.in_progress, self._finish),
@@ -130,14 +132,42 @@ class Lifecycle:
         self.enter(run, "in_progress", at)
 
     def _finish(self, run: Run, at: float) -> None:
+        text = _spoken(run)
+        if text is not None and run.round.words_per_second is not None:
+            message = self._begin_message(run, at)
+            run.writing = {"id": message.id, "words": text.split(" "), "told": 0}
+            run.wrote = at
+        else:
+            self._finish_leg(run, at)
+
+    def _finish_leg(self, run: Run, at: float) -> None:
         if run.round.asks:
             self.ask(run, at)
         else:
             self.end(run, run.round.ends or "completed", at)
 
+    def _next_word(self, run: Run, at: float) -> None:
+        writing = run.writing
+        assert writing is not None
+        self.touched.add(run.thread_id)
+        run.wrote = at
+        words, told = writing["words"], writing["told"]
+        if told == len(words):
+            self._finish_leg(run, at)
+            return
+        message = _written(run, writing["id"])
+        writing["told"] = told + 1
+        message.content = text_content(" ".join(words[: told + 1]))
+        run.emit(
+            "thread.message.delta",
+            _message_delta(message, words[0] if told == 0 else " " + words[told]),
+        )
+
     def ask(self, run: Run, at: float) -> None:
         """Stop at `requires_action` with the calls of the round."""
-        if run.round.says is not None:
+        if run.writing is not None:
+            self._end_writing(run, at, "completed")
+        elif run.round.says is not None:
             self._write(run, model.filled(run.round.says, run.outputs), at)
         run.required_action = action = model.required_action_for(run.round)
         calls = [
@@ -167,7 +197,9 @@ class Lifecycle:
 
     def end(self, run: Run, status: str, at: float) -> None:
         """End a run, free its thread and close its open step."""
-        if status in ("completed", "incomplete"):
+        if run.writing is not None:
+            self._end_writing(run, at, "completed" if status == "completed" else "incomplete")
+        elif status in ("completed", "incomplete"):
             self._write(run, model.last_words(run), at, status)
         if status == "failed":
             run.last_error = run.round.last_error.model_dump()
@@ -196,6 +228,33 @@ class Lifecycle:
         step.run.emit(f"thread.run.step.{status}", step)
 
     def _write(self, run: Run, text: str, at: float, status: str = "completed") -> None:
+        message = self._begin_message(run, at)
+        for n, word in enumerate(text.split(" ")):
+            run.emit(
+                "thread.message.delta", _message_delta(message, word if n == 0 else " " + word)
+            )
+        message.content = text_content(text)
+        self._end_message(run, message, at, status)
+
+    def _end_writing(self, run: Run, at: float, status: str) -> None:
+        """End the message that is being written: whole, or where it stands."""
+        writing, run.writing = run.writing, None
+        assert writing is not None
+        message = _written(run, writing["id"])
+        if status == "completed":
+            message.content = text_content(" ".join(writing["words"]))
+        # A bad end closes its step as it closes others.
+        self._end_message(run, message, at, status, closes=status == "completed")
+
+    def _end_message(
+        self, run: Run, message: Message, at: float, status: str, *, closes: bool = True
+    ) -> None:
+        message.status = status
+        run.emit(f"thread.message.{status}", message)
+        if closes:
+            self._close(run.steps[-1], "completed", at)
+
+    def _begin_message(self, run: Run, at: float) -> Message:
         message = Message(
             id=new_id("msg"),
             thread_id=run.thread_id,
@@ -210,16 +269,22 @@ class Lifecycle:
         )
         run.thread.messages.append(message)
         details = {"type": "message_creation", "message_creation": {"message_id": message.id}}
-        step = self._step(run, details, at)
+        self._step(run, details, at)
         run.emit("thread.message.created", message)
         run.emit("thread.message.in_progress", message)
-        for n, word in enumerate(text.split(" ")):
-            run.emit(
-                "thread.message.delta", _message_delta(message, word if n == 0 else " " + word)
-            )
-        message.content, message.status = text_content(text), status
-        run.emit(f"thread.message.{status}", message)
-        self._close(step, "completed", at)
+        return message
+
+
+def _spoken(run: Run) -> str | None:
+    """Return what is written at the end of the run's leg, if anything."""
+    part = run.round
+    if part.asks:
+        return None if part.says is None else model.filled(part.says, run.outputs)
+    return model.last_words(run) if part.ends in (None, "completed", "incomplete") else None
+
+
+def _written(run: Run, message_id: str) -> Message:
+    return next(each for each in run.thread.messages if each.id == message_id)
 
 
 def _message_delta(message: Message, text: str) -> dict[str, Any]:

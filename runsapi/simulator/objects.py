@@ -145,6 +145,10 @@ class Run:
     expires_at: int | None
     entered: float = 0.0
     """When the present status was entered."""
+    wrote: float = 0.0
+    """When the last word of the message that is being written came."""
+    writing: JSON | None = None
+    """That message: its `id`, its `words`, and how many of them are `told`."""
     status: str = "queued"
     at: int = 0
     """Which round."""

@@ -84,6 +84,8 @@ class Round(_Part):
     calls: tuple[Call, ...] = ()
     says: str | None = None
     """What the assistant writes: before its calls, or as its last message."""
+    words_per_second: float | None = Field(default=None, gt=0)
+    """Write it at this speed, after the leg's time and before its end; without it, at once."""
     ends: Ending | None = None
     last_error: LastError = LastError()
     incomplete_reason: str | None = "max_completion_tokens"

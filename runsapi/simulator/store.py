@@ -25,7 +25,7 @@ from runsapi.simulator.scenario import Round, Scenario
 _T = TypeVar("_T", Assistant, Message, Run, Step, Thread)
 
 _FORMAT = 1
-_INSTANTS = ("created", "expires", "entered")
+_INSTANTS = ("created", "expires", "entered", "wrote")
 # Either made anew, or spelled out by hand.
 _APART = ("thread", "listeners", "steps", "scenario", "rounds", *_INSTANTS)
 
@@ -180,7 +180,7 @@ def _thread(document: JSON, clock: Clock) -> Thread:
 
 def _run(document: JSON, thread: Thread, clock: Clock) -> Run:
     steps = document.pop("steps")
-    instants = {name: document[name] for name in _INSTANTS}
+    instants = {name: document.get(name, document["entered"]) for name in _INSTANTS}
     fields = {
         **document,
         **{k: None if v is None else clock.instant(v) for k, v in instants.items()},

@@ -39,7 +39,8 @@ LAST = {"queued": 0.2, "in_progress": 0.8, "says": "Found: {outputs}."}
 class Sent(NamedTuple):
     """An event as it came."""
 
-    id: str
+    id: str | None
+    """None: of text that came while its message was written."""
     name: str
     data: Any
 
@@ -61,7 +62,7 @@ async def read(
                 elif event.get("event") == "done":
                     return
                 elif "event" in event:
-                    yield Sent(event["id"], event["event"], json.loads(event["data"]))
+                    yield Sent(event.get("id"), event["event"], json.loads(event["data"]))
                     event = {}
     raise AssertionError("the stream broke off")
 
@@ -119,6 +120,30 @@ async def test_a_stream_outlives_the_worker(plant: Plant) -> None:
     assert "thread.run.completed" == told[-1].name
     every = [event async for event in read(f"{path}/{told[0].data['id']}/events")]
     assert [event.id for event in every] == [event.id for event in told]
+
+
+async def test_text_outlives_the_worker_that_heard_it(plant: Plant) -> None:
+    """A worker is killed in the middle of a message: what was told is gone on with in the end."""
+    lab = plant.lab
+    words = " ".join(f"word{number}" for number in range(40))
+    await lab.scenario(rounds=[LAST | {"says": words, "words_per_second": 5.0}])
+    first, api = await asyncio.gather(plant.worker(), plant.api())
+    path = f"{api.url}/threads/{lab.thread_id}/runs"
+    texts: list[tuple[bool, str]] = []
+    names: list[str] = []
+    async for event in read(path, body={"assistant_id": lab.assistant_id, "stream": True}):
+        names.append(event.name)
+        if event.name == "thread.message.delta":
+            texts.append((event.id is None, event.data["delta"]["content"][0]["text"]["value"]))
+            if len(texts) == 2:
+                await first.kill()
+                await plant.worker()
+    assert ["thread.message.completed", "thread.run.step.completed", "thread.run.completed"] == (
+        names[-3:]
+    )
+    assert [True, True, False] == [is_live for is_live, _ in texts]
+    assert words == "".join(text for _, text in texts)
+    assert 1 == await lab.accepted("runs.create")
 
 
 @pytest_asyncio.fixture

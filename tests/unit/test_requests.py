@@ -21,6 +21,17 @@ def test_a_key_always_names_the_same_run() -> None:
     assert asked("thread_1", ASSISTANT).run_id != asked("thread_1", ASSISTANT).run_id
 
 
+def test_how_one_listens_is_no_part_of_a_request() -> None:
+    """A key that comes again with `stream`, or from before there was this option, is the same."""
+    plain = asked("thread_1", ASSISTANT, idempotency_key="k").request
+    streamed = asked("thread_1", ASSISTANT, idempotency_key="k", stream=True).request
+    other = asked("thread_1", ASSISTANT, idempotency_key="k", max_rounds=3).request
+
+    assert (False, True) == (plain.options.stream, streamed.options.stream)
+    assert plain.digest() == streamed.digest()
+    assert plain.digest() != other.digest()
+
+
 def test_run_ids_look_alike_with_and_without_a_key() -> None:
     """Nobody can tell from an id whether a key was given."""
     drawn = asked("thread_1", ASSISTANT).run_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import pytest
@@ -298,3 +299,45 @@ def test_strict_refuses_what_was_never_created() -> None:
     thread = engine.create_thread({})
     with pytest.raises(ApiError, match="No assistant found with id 'asst_x'"):
         engine.create_run(thread.id, {"assistant_id": "asst_x"})
+
+
+def test_a_message_is_written_word_by_word_while_the_run_is_at_work() -> None:
+    """It grows at the speed asked for, and only then the run ends; a stream hears each word."""
+    service = Service(rounds=[{"says": "one two three", "words_per_second": 1}])
+    run = service.create()
+    heard: deque[tuple[str, str]] = deque()
+    run.listeners.append(heard)
+    found = []
+    for seconds in (3.0, 1.0, 1.0, 1.0):
+        status = service.after(seconds, run)
+        [message] = run.thread.messages
+        text = message.content[0]["text"]["value"] if message.content else ""
+        found.append((status, message.status, text))
+    assert found == [
+        ("in_progress", "in_progress", ""),
+        ("in_progress", "in_progress", "one"),
+        ("in_progress", "in_progress", "one two"),
+        ("in_progress", "in_progress", "one two three"),
+    ]
+    assert ["in_progress"] == [step.status for step in run.steps]
+    assert service.after(1, run) == "completed"
+    [message] = run.thread.messages
+    assert ("completed", "completed") == (message.status, run.steps[0].status)
+    assert [each for each, _ in heard if each == "thread.message.delta"] == [
+        "thread.message.delta"
+    ] * 3
+    assert "thread.run.completed" == heard[-1][0]
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "expired", "failed"])
+def test_a_message_that_is_broken_off_is_incomplete(ends: str) -> None:
+    """It holds what was written until then, and its step ends as the run does."""
+    service = Service(rounds=[{"says": "one two three", "words_per_second": 1}])
+    run = service.create()
+    service.after(3, run)
+    service.after(2, run)
+    service.engine.force(run, ends)
+    [message] = run.thread.messages
+    assert ("incomplete", "one two") == (message.status, message.content[0]["text"]["value"])
+    assert [ends] == [step.status for step in run.steps]
+    assert service.after(60, run) == ends
