@@ -27,7 +27,8 @@ class Clients:
     def __init__(self, given: httpx.AsyncClient | None = None) -> None:
         self._given = given
         self._under_way: dict[httpx.AsyncClient, int] = {}
-        self._ssl: SSLContext | None = None
+        # Certificates are read once for all, and before a request's time counts.
+        self._ssl: SSLContext | None = None if given else httpx.create_ssl_context()
 
     @contextmanager
     def one(self) -> Iterator[httpx.AsyncClient]:
@@ -55,8 +56,7 @@ class Clients:
         return min(self._under_way, key=lambda client: self._under_way[client])
 
     def _open(self) -> httpx.AsyncClient:
-        # Certificates are read once for all.
-        self._ssl = self._ssl or httpx.create_ssl_context()
+        assert self._ssl is not None
         # Who calls bounds how much runs at once: httpx's own limit of a hundred connections would
         # let a hundred slow polls hold up a cancel.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
