@@ -23,12 +23,15 @@ ASKS = {"queued": 0.05, "in_progress": 0.05, "calls": [{"name": "refund"}]}
 FAILS = {"queued": 0.05, "in_progress": 0.05, "ends": "failed"}
 
 SHELF = '''
+import time
+
 import runlane
 
 
 @runlane.tool(policy="auto", read_only=True)
 def look_up(order_id: str) -> str:
-    """Look an order up."""
+    """Look an order up, and take longer than people's items are watched."""
+    time.sleep(8)
     return "shipped"
 '''
 
@@ -266,17 +269,16 @@ async def test_a_batch_is_paused_resumed_and_cancelled(shell: Shell) -> None:
 
 
 async def test_workers_answer_the_calls_of_their_tools(bare: Shell) -> None:
-    """With tools, each run is handed their schemas, and needs nobody where a policy lets it run."""
+    """With tools, each run is handed their schemas, and needs nobody where a policy lets it run:
+    the command sees them to their end, however long a tool takes.
+    """
     (bare.directory / "shelf.py").write_text(SHELF)
     bare.environ |= {"RUNLANE_TOOLS": "shelf", "PYTHONPATH": str(bare.directory)}
     await bare.plant.worker(RUNLANE_TOOLS="shelf", PYTHONPATH=str(bare.directory))
     given = Input(bare, f"{bare.plant.lab.assistant_id}_tools")
     given.add(3)
 
-    await bare(
-        *("batch", "run", given.name, "-o", "out.jsonl", "--with-tools", "--wait-for-people"),
-        code=0,
-    )
+    await bare("batch", "run", given.name, "-o", "out.jsonl", "--with-tools", code=0)
 
     bodies = [line["response"]["body"] for line in lines(bare.directory / "out.jsonl")]
     assert 3 == len(bodies)
