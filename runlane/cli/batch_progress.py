@@ -51,8 +51,8 @@ class Standing:
     @property
     def only_people_left(self) -> bool:
         """Whether nothing is left but items that wait for people."""
-        # They are counted after all the others: more may wait by then, and none fewer has ended.
-        return bool(self.people) and self.people >= self.counts.unfinished
+        # They are counted after the others: some of those may have come to wait since.
+        return self.people is not None and 0 < self.people >= self.counts.unfinished
 
     def figures(self) -> str:
         """Return what moves, short enough for a line of 80 columns."""
