@@ -316,7 +316,9 @@ async def test_without_a_worker_it_is_said(bare: Shell) -> None:
     assert process.stderr is not None
     said = ""
     while "runlane worker" not in said:
-        said += (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
+        line = await asyncio.wait_for(process.stderr.readline(), 20)
+        assert line, f"it ended, and said {said!r}"
+        said += line.decode()
     process.send_signal(signal.SIGINT)
     left = await ended(process)
 
