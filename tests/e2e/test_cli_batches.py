@@ -291,12 +291,16 @@ async def test_a_disk_without_room_is_said_and_gone_on_from(shell: Shell) -> Non
     given = Input(shell)
     given.add(30)
     out = shell.directory / "out.jsonl"
-    await shell("batch", "run", given.name, "--detach", "--max-in-flight", "4", code=0)
+    await shell("batch", "run", given.name, "--detach", "--max-in-flight", "2", code=0)
+    await eventually(given.created, lambda created: len(created) >= 2)
+    # So that there are results to come, however long the command takes to begin.
+    await shell("batch", "pause", given.name, code=0)
 
     process = await shell.start("batch", "watch", given.name, "-o", "out.jsonl")
-    await until(out, lambda count: count >= 3)
+    await until(out, lambda count: count >= 2)
     room = (out.stat().st_size + 100, psutil.RLIM_INFINITY)
     psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, room)
+    await shell("batch", "resume", given.name, code=0)
     full = await ended(process)
     done = await shell("batch", "watch", given.name, "-o", "out.jsonl", code=0)
 
