@@ -127,8 +127,8 @@ class BatchCounts:
         return self.by_state[ItemState.BEGUN]
 
     @property
-    def waiting_for_people(self) -> int:
-        """Items that were promoted and have not ended."""
+    def promoted(self) -> int:
+        """Items that are runs of their own and have not ended: whoever's answers they wait for."""
         return self.by_state[ItemState.PROMOTED]
 
     @property

@@ -101,7 +101,9 @@ class BatchWorkflow:
             await self._check()
         while True:
             looked = await self._look()
-            if looked.status in ENDS:
+            # A word since then may be of items that are tried again: Temporal lets no workflow end
+            # over a signal that it hasn't seen, and neither does this.
+            if looked.status in ENDS and not self._look_again:
                 return BatchResult(status=looked.status)
             if looked.paused is None and looked.to_drive and not self._came_back_at_once():
                 self._idle_since, self._started_at = None, self._now()

@@ -244,6 +244,8 @@ class Batches:
                 # It ends with its items, and begins again where some are retried.
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                # One that runs may be about to end, by what it saw before there was this to do.
+                start_signal=LOOK_SIGNAL,
                 rpc_timeout=_TIMEOUT,
             )
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ _RATE_OVER = 30.0
 _FIRST_WORD_SECONDS = 1.5
 _WORDS_EVERY = 10.0
 _PEOPLE_ONLY_FOR = 5.0
-"""Seconds after which what is left counts as people's: a tool may run for one of them just now."""
+"""Seconds after which what is left counts as people's: Visibility may be late, and they quick."""
 _KINDS_SHOWN = 3
 _THOUSAND, _MILLION = 1_000, 1_000_000
 
@@ -40,6 +40,8 @@ class Standing:
     counts: BatchCounts
     rate: float | None
     """Items that end in a second; None: too early to say."""
+    people: int | None
+    """Items that wait for people or for their callers; None: nobody can tell now."""
 
     @property
     def ended(self) -> int:
@@ -49,18 +51,20 @@ class Standing:
     @property
     def only_people_left(self) -> bool:
         """Whether nothing is left but items that wait for people."""
-        people = self.counts.waiting_for_people
-        return people > 0 and people == self.counts.unfinished
+        # They are counted after the others: some of those may have come to wait since.
+        return self.people is not None and 0 < self.people >= self.counts.unfinished
 
     def figures(self) -> str:
         """Return what moves, short enough for a line of 80 columns."""
         parts = []
-        left = self.counts.unfinished - self.counts.waiting_for_people
-        if self.rate and left and self.batch.paused_at is None:
+        people = self.people or 0
+        left = self.counts.unfinished - people
+        if self.rate and left > 0 and self.batch.paused_at is None:
             parts += [f"{self.rate:.1f}/s", f"{clock(left / self.rate)} left"]
-        parts.append(f"{self.counts.in_flight:,} in flight")
-        if self.counts.waiting_for_people:
-            parts.append(f"{self.counts.waiting_for_people:,} with people")
+        at_work = self.counts.in_flight + max(self.counts.promoted - people, 0)
+        parts.append(f"{at_work:,} in flight")
+        if people:
+            parts.append(f"{people:,} with people")
         return " · ".join(parts)
 
     def spent(self) -> str:
@@ -124,6 +128,7 @@ async def follow(
     results: "Results | None",
     *,
     wait_for_people: bool,
+    with_people: Callable[[BatchCounts], Awaitable[int | None]],
     missing_worker: Callable[[], Any],
 ) -> Standing:
     """Watch a batch and bring its results, until it has ended or only people's items are left.
@@ -133,6 +138,7 @@ async def follow(
         batch: as it was found.
         results: its files, where there are any.
         wait_for_people: go on until theirs have ended too.
+        with_people: counts them.
         missing_worker: awaited while nothing moves; says so where nobody is there to move it.
     """
     speed, alone_since = Speed(), float("inf")
@@ -145,12 +151,13 @@ async def follow(
                 counts = await (
                     ledger.batches.counts(batch.id) if results is None else results.follow()
                 )
+                people = await with_people(counts)
             except LedgerUnavailable as error:
                 shown.say_once(f"The ledger doesn't answer; trying again. {error}")
                 await asyncio.sleep(PACE)
                 continue
             shown.say_once(None)
-            standing = Standing(record, counts, speed.rate(now, presenting.ended(counts)))
+            standing = Standing(record, counts, speed.rate(now, presenting.ended(counts)), people)
             shown.show(standing)
             if record.status.is_end:
                 return standing

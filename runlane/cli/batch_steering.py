@@ -42,7 +42,7 @@ def _status(batch: _Batch, json: Json = False) -> None:
     """Show where a batch stands. Needs no worker."""
 
     async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
-        _show(await _standing(ledger, await known.find(batch)))
+        _show(await _standing(client, ledger, await known.find(batch)))
         return int(ExitCode.DONE)
 
     batch_watching.perform(work)
@@ -82,7 +82,7 @@ def _pause(
         from runlane.person import person  # noqa: PLC0415
 
         found = await known.pause(await known.find(batch), reason, person(client.settings))
-        _show(await _standing(ledger, found))
+        _show(await _standing(client, ledger, found))
         output.note(f"Go on with:  runlane batch resume {output.word(found.name)}")
         return int(ExitCode.DONE)
 
@@ -104,7 +104,7 @@ def _resume(
 
         found = await known.find(batch)
         found = await known.resume(found, person(client.settings), token_limit=max_tokens)
-        _show(await _standing(ledger, found))
+        _show(await _standing(client, ledger, found))
         return int(ExitCode.DONE)
 
     batch_watching.perform(work)
@@ -117,7 +117,7 @@ def _cancel(batch: _Batch, json: Json = False) -> None:
         from runlane.person import person  # noqa: PLC0415
 
         found = await known.cancel(await known.find(batch), person(client.settings))
-        _show(await _standing(ledger, found))
+        _show(await _standing(client, ledger, found))
         if not found.status.is_end:
             output.note(f"See its end:  runlane batch watch {output.word(found.name)}")
         return int(ExitCode.DONE)
@@ -148,7 +148,7 @@ def _results(
             await (results.write_in_order() if ordered else results.follow())
         finally:
             results.close()
-        standing = await _standing(ledger, found)
+        standing = await _standing(client, ledger, found)
         _show(standing)
         output.note(f"Results are in {output.safe(str(output_file))}")
         return int(ExitCode.DONE)
@@ -186,7 +186,7 @@ def _retry_failed(
         if not found.status.is_end:
             # Also where nothing was failed: an earlier call may have died right before this.
             await known.start(found)
-        _show(await _standing(ledger, found))
+        _show(await _standing(client, ledger, found))
         output.note(f"Trying {output.counted(count, 'item')} again.")
         return int(ExitCode.DONE)
 
@@ -207,7 +207,7 @@ def _list(
 
         # One more, to know whether there are more.
         found = list(await ledger.batches.list(None, limit=limit, after=after))
-        standing = [await _standing(ledger, each) for each in found]
+        standing = [await _standing(client, ledger, each) for each in found]
         if session.wants_json():
             data = [presenting.document(each.batch, each.counts) for each in standing]
             output.document({"object": "list", "data": data})
@@ -230,15 +230,18 @@ def _row(standing: "Standing") -> tuple[str, ...]:
         "paused" if batch.paused_at is not None else batch.status.value,
         f"{standing.ended:,}/{batch.total:,}",
         f"{presenting.failed(counts):,}",
-        f"{counts.waiting_for_people:,}",
+        "?" if standing.people is None else f"{standing.people:,}",
         output.moment(batch.created_at.timestamp())[:16],
     )
 
 
-async def _standing(ledger: "Ledger", batch: "BatchRecord") -> "Standing":
+async def _standing(client: "Runlane", ledger: "Ledger", batch: "BatchRecord") -> "Standing":
+    from runlane.batches import people  # noqa: PLC0415
     from runlane.cli.batch_progress import Standing  # noqa: PLC0415
 
-    return Standing(batch, await ledger.batches.counts(batch.id), None)
+    counts = await ledger.batches.counts(batch.id)
+    waiting = await people.waiting(client.temporal, ledger, batch.id, counts)
+    return Standing(batch, counts, None, waiting)
 
 
 def _show(standing: "Standing") -> None:

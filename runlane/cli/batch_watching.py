@@ -96,6 +96,7 @@ async def watched(
     wait_for_people: bool,
 ) -> int:
     """Watch a batch, bring its results, tell how it stands at the end; return the exit code."""
+    from runlane.batches import people  # noqa: PLC0415
     from runlane.cli import batch_progress  # noqa: PLC0415
 
     session.follow(output.word(batch.name), "batch watch")
@@ -107,6 +108,7 @@ async def watched(
             batch,
             None if files.ordered else results,
             wait_for_people=wait_for_people,
+            with_people=lambda counts: people.waiting(client.temporal, ledger, batch.id, counts),
             missing_worker=missing.look,
         )
         if results is not None and files.ordered:

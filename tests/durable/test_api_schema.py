@@ -1,6 +1,7 @@
 """Schemathesis over the whole API, as an admin, while there are runs in every state."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -48,11 +49,14 @@ CHECKS = [
     response_schema_conformance,
 ]
 
+CREATE = {"assistant_id": "asst_of_callers"}
 BATCH = {"endpoint": "/v1/threads/runs", "completion_window": "24h"}
-LINE = (
-    b'{"custom_id": "ticket-1", "method": "POST", "url": "/v1/threads/runs",'
-    b' "body": {"assistant_id": "asst_of_callers"}}\n'
-)
+LINE = {
+    "custom_id": "ticket-1",
+    "method": "POST",
+    "url": "/v1/threads/runs",
+    "body": CREATE,
+}
 
 Ids = Mapping[str, str]
 Operation = APIOperation[Any, Any, Any, Any]
@@ -126,16 +130,20 @@ class Desk:
         [call_id] = await eventually(waiting, bool)
         return {"run_id": run.id, "tool_call_id": call_id}
 
-    async def file(self) -> Ids:
-        """Return a new file, of one line that can be run."""
-        form = {"files": {"file": ("in.jsonl", LINE)}, "data": {"purpose": "batch"}}
-        answer = await self.http.post("/files", **form)  # type: ignore[arg-type]
+    async def file(self, *tools: Mapping[str, Any]) -> Ids:
+        """Return a new file, of one line whose run ends, or with tools waits for its caller."""
+        line = {**LINE, "body": {**CREATE, "tools": list(tools)}}
+        answer = await self.http.post(
+            "/files",
+            files={"file": ("in.jsonl", json.dumps(line).encode())},
+            data={"purpose": "batch"},
+        )
         assert answer.is_success, answer.text
         return {"file_id": answer.json()["id"]}
 
-    async def batch(self) -> Ids:
-        """Return a new batch."""
-        body = {**BATCH, "input_file_id": (await self.file())["file_id"]}
+    async def batch(self, *tools: Mapping[str, Any]) -> Ids:
+        """Return a new batch, which ends soon, or with tools waits for its caller."""
+        body = {**BATCH, "input_file_id": (await self.file(*tools))["file_id"]}
         return {"batch_id": (await self.made("/batches", body))["id"]}
 
     async def results(self) -> Ids:
@@ -234,14 +242,17 @@ async def token(at: Desk) -> Ids:
 
 
 async def upload(_: Desk) -> Sent:
-    return Sent(body={"file": LINE, "purpose": "batch"}, media_type=FORM)
+    return Sent(body={"file": json.dumps(LINE).encode(), "purpose": "batch"}, media_type=FORM)
+
+
+async def waiting_batch(at: Desk) -> Ids:
+    return await at.batch(TOOL)
 
 
 async def batch_of_file(at: Desk) -> Sent:
     return Sent(body={**BATCH, "input_file_id": (await at.file())["file_id"]})
 
 
-CREATE = {"assistant_id": "asst_of_callers"}
 SAYS = {"role": "user", "content": "Where is my order?"}
 NOTE = {"metadata": {"ticket": "7"}}
 
@@ -294,7 +305,7 @@ ROWS: dict[str, Row] = {
     "createBatch": batch_of_file,
     "listBatches": nothing(),
     "retrieveBatch": on(Desk.batch),
-    "cancelBatch": on(Desk.batch),
+    "cancelBatch": on(waiting_batch),
     "healthz": nothing(),
     "readyz": nothing(),
     "metrics": nothing(),
@@ -368,7 +379,7 @@ async def _seeded(at: Desk) -> Mapping[str, list[Ids]]:
         "revokeCall": approved,
         "revokeToken": token,
         "deleteFile": Desk.file,
-        "cancelBatch": Desk.batch,
+        "cancelBatch": waiting_batch,
     }
     ending = await asyncio.gather(*(make(at) for make in last.values()))
     calls = ("getApproval", "claimCall", "releaseCall")

@@ -1,16 +1,21 @@
 """Items of a batch that wait for somebody become runs of their own, and give their slot back."""
 
+import asyncio
 import json
 
 from temporalio.client import Client
 
 from ledger.approval import ApprovalQuery
 from ledger.batch_item import ItemState
+from runlane.batches import people
 from runlane.orchestrator import Runlane
 from runlane.settings import Settings
+from runlane.tools.functions import tool
+from runlane.tools.registry import Registry
+from runlane.tools.toolbox import RegisteredTools
 from tests.batches import Batch, new_threads
 from tests.clerk import Clerk, waiting
-from tests.lab import Lab, LabRun
+from tests.lab import Lab, LabRun, eventually
 from tests.simulator_process import SimulatorProcess
 from tests.till import Till, refund
 from workflows.run import RunWorkflow
@@ -28,7 +33,7 @@ async def test_items_that_ask_for_tools_are_answered_as_runs(lab: Lab) -> None:
     batch = Batch(lab)
     await batch.upload(new_threads(4, metadata={"ticket": "7"}))
     await batch.start(lanes=1, window=1)
-    await batch.until(lambda counts: counts.waiting_for_people == 4)
+    await batch.until(lambda counts: counts.promoted == 4)
     promoted = await lab.ledger.batch_items.promoted(batch.id)
     for item in promoted:
         run = await runs.retrieve(item.run_id or "")
@@ -56,7 +61,7 @@ async def test_a_run_that_was_ended_in_temporal_does_not_hold_its_batch(lab: Lab
     batch = Batch(lab)
     await batch.upload(new_threads(1))
     await batch.start()
-    await batch.until(lambda counts: counts.waiting_for_people == 1)
+    await batch.until(lambda counts: counts.promoted == 1)
     [item] = await lab.ledger.batch_items.promoted(batch.id)
     await lab.client.get_workflow_handle(item.run_id or "").terminate()
     status = await batch.ended()
@@ -73,7 +78,7 @@ async def test_a_batch_that_is_cancelled_cancels_its_runs(lab: Lab) -> None:
     batch = Batch(lab)
     await batch.upload(new_threads(2))
     await batch.start()
-    await batch.until(lambda counts: counts.waiting_for_people == 2)
+    await batch.until(lambda counts: counts.promoted == 2)
     await batch.cancel()
     status = await batch.ended()
     results = await batch.results()
@@ -93,7 +98,7 @@ async def test_what_people_approve_is_done_once_and_the_line_completes(
         batch = Batch(lab)
         await batch.upload(new_threads(1), with_tools=True)
         await batch.start()
-        await batch.until(lambda counts: counts.waiting_for_people == 1)
+        await batch.until(lambda counts: counts.promoted == 1)
         [item] = await lab.ledger.batch_items.promoted(batch.id)
         run = LabRun(client.get_workflow_handle_for(RunWorkflow.run, item.run_id or ""))
         await waiting(run)
@@ -108,3 +113,55 @@ async def test_what_people_approve_is_done_once_and_the_line_completes(
     assert [item.run_id] == [each.key.run_id for each in listed.data]
     assert "recorded" == receipt
     assert 1 == len(await batch.upstream_runs())
+
+
+async def test_only_what_asks_somebody_waits_for_people(
+    client: Client, simulator: SimulatorProcess
+) -> None:
+    """Three lines wait for a worker's tool, which needs nobody, and two for a decision: all are
+    runs of their own, and two are with people. Once they are decided, nobody is waited for.
+    """
+    released = asyncio.Event()
+
+    @tool(policy="auto", read_only=True)
+    async def look_up(order_id: str) -> str:
+        """Look an order up."""
+        await released.wait()
+        return f"{order_id} has shipped"
+
+    @tool(policy="approve")
+    async def refund(order_id: str) -> str:
+        """Pay an order back."""
+        return f"{order_id} is paid"
+
+    lab, clerk = Lab(client, simulator), Clerk()
+    tools = RegisteredTools(Registry.of(look_up, refund))
+    async with lab.worker(tools=tools, verifier=clerk.verifier):
+        other = f"{lab.assistant_id}_pays"
+        for assistant_id, name in ((lab.assistant_id, "look_up"), (other, "refund")):
+            call = {"name": name, "arguments": {"order_id": "A-1"}}
+            await lab.scenario(
+                assistant_id=assistant_id, rounds=[{"calls": [call]}, {"says": "Done."}]
+            )
+        batch = Batch(lab)
+        lines = [*new_threads(3), *new_threads(2, assistant_id=other)]
+        await batch.upload(lines, with_tools=True)
+        await batch.start()
+        counts = await batch.until(lambda counts: counts.promoted == 5)
+
+        async def asking() -> int | None:
+            return await people.waiting(client, lab.ledger, batch.id, counts)
+
+        two = await eventually(asking, lambda found: found == 2)
+        for item in (await lab.ledger.batch_items.promoted(batch.id))[3:]:
+            run = LabRun(client.get_workflow_handle_for(RunWorkflow.run, item.run_id or ""))
+            await waiting(run)
+            await clerk.decide("approve", run)
+        none = await eventually(asking, lambda found: found == 0)
+        left = await batch.until(lambda counts: counts.promoted == 3)
+        released.set()
+        status = await batch.ended()
+
+    assert (2, 0) == (two, none)
+    assert 3 == left.unfinished
+    assert "completed" == status

@@ -2,13 +2,18 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import pytest
 from temporalio.client import Client
 
+import ledger.batches
 from ledger.batch_item import ItemState
+from ledger.batch_record import BatchRecord, BatchStatus
 from ledger.stops import Scope, Stop
+from runlane.batches.running import Batches
 from tests.batches import Batch, new_threads
-from tests.lab import Lab
+from tests.lab import Lab, eventually
 from tests.simulator_process import SimulatorProcess
 
 STEADY = {"queued": 0.05, "in_progress": 0.3, "says": "On its way."}
@@ -116,3 +121,37 @@ async def test_a_worker_of_another_upstream_touches_nothing(
     assert [] == strangers
     assert "completed" == status
     assert 12 == len(results) == len(await batch.upstream_runs())
+
+
+async def test_a_retry_reaches_a_batch_that_is_ending(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger has its end and its workflow still runs, as between the two for a moment: what is
+    tried again then is driven, not left to a workflow that ends.
+    """
+    failing = {"queued": 0.05, "in_progress": 0.05, "ends": "failed"}
+    await lab.scenario(rounds=[failing])
+    batch = Batch(lab)
+    known = Batches(lab.client, lab.task_queue, lab.ledger)
+    set_status = ledger.batches.Batches.set_status
+    retried: list[int] = []
+
+    async def then_retry(
+        batches: ledger.batches.Batches, id: str, status: BatchStatus, *rest: Any
+    ) -> BatchRecord:
+        found = await set_status(batches, id, status, *rest)
+        if id == batch.id and found.status.is_end and not retried:
+            await lab.scenario(rounds=[STEADY])
+            retried.append(await lab.ledger.batch_items.retry_failed(id))
+            await known.start(await batch.record())
+        return found
+
+    monkeypatch.setattr(ledger.batches.Batches, "set_status", then_retry)
+    await batch.upload(new_threads(2))
+    await batch.start()
+    record = await eventually(batch.record, lambda found: bool(retried) and found.status.is_end)
+    counts = await batch.counts()
+
+    assert [2] == retried
+    assert BatchStatus.COMPLETED is record.status
+    assert 2 == counts.by_state[ItemState.COMPLETED]

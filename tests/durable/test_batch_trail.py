@@ -10,6 +10,7 @@ from ledger.batch_item import ItemState
 from ledger.stops import TRAIL
 from runlane.batches.running import Batches
 from runlane.errors import InvalidRequest
+from tests.api import serving
 from tests.batches import Batch, new_threads
 from tests.lab import Lab
 from tests.lines import record
@@ -101,3 +102,22 @@ async def test_who_began_it_stands_there_once(lab: Lab) -> None:
         await known.create(planned, "ann")
 
     assert [("create", "ann", None)] == await told(lab, planned.id)
+
+
+async def test_who_began_it_over_http_stands_there_once(lab: Lab) -> None:
+    """The person whose token it was, however often the request is sent."""
+    async with serving(lab, local=None) as api:
+        sdk = api.sdk(await api.token(person="ann"))
+        file = await sdk.files.create(file=("in.jsonl", b"[]\n"), purpose="batch")
+        made = [
+            await sdk.batches.create(
+                input_file_id=file.id,
+                endpoint="/v1/threads/runs",  # type: ignore[arg-type]
+                completion_window="24h",
+                extra_headers={"Idempotency-Key": "once"},
+            )
+            for _ in range(2)
+        ]
+
+    assert made[0].id == made[1].id
+    assert [("create", "ann", None)] == await told(lab, made[0].id)

@@ -66,7 +66,18 @@ async def test_the_commands_on_the_page_can_be_typed_again(plant: Plant) -> None
 @pytest.mark.slow
 async def test_the_program_on_the_page_runs_as_it_stands(plant: Plant, tmp_path: Path) -> None:
     """The official SDK drives a run through the API, answers its call and reads the message."""
-    [shown] = _PROGRAM.finditer(_PAGE.read_text(encoding="utf-8"))
+    shown, _ = _PROGRAM.finditer(_PAGE.read_text(encoding="utf-8"))
+    await _prints(shown, plant, tmp_path)
+
+
+@pytest.mark.slow
+async def test_the_batch_on_the_page_runs_as_it_stands(plant: Plant, tmp_path: Path) -> None:
+    """The official SDK uploads a file, has it run, and reads the results."""
+    _, shown = _PROGRAM.finditer(_PAGE.read_text(encoding="utf-8"))
+    await _prints(shown, plant, tmp_path)
+
+
+async def _prints(shown: re.Match[str], plant: Plant, tmp_path: Path) -> None:
     await plant.worker()
     api = await plant.api()
     file = tmp_path / "ask.py"

@@ -142,10 +142,10 @@ async def test_a_worker_dies_while_items_become_runs(plant: Plant, data_dir: Pat
         batch = Batch(lab)
         await batch.upload(new_threads(24))
         await batch.start(window=4)
-        await batch.until(lambda counts: counts.waiting_for_people >= 6)
+        await batch.until(lambda counts: counts.promoted >= 6)
         await worker.kill()
         await plant.worker()
-        await batch.until(lambda counts: counts.waiting_for_people == 24, seconds=60)
+        await batch.until(lambda counts: counts.promoted == 24, seconds=60)
         for item in await lab.ledger.batch_items.promoted(batch.id):
             run = await runs.retrieve(item.run_id or "")
             outputs = [{"tool_call_id": call.id, "output": "ok"} for call in run.tool_calls]

@@ -23,12 +23,15 @@ ASKS = {"queued": 0.05, "in_progress": 0.05, "calls": [{"name": "refund"}]}
 FAILS = {"queued": 0.05, "in_progress": 0.05, "ends": "failed"}
 
 SHELF = '''
+import time
+
 import runlane
 
 
 @runlane.tool(policy="auto", read_only=True)
 def look_up(order_id: str) -> str:
-    """Look an order up."""
+    """Look an order up, and take longer than people's items are watched."""
+    time.sleep(8)
     return "shipped"
 '''
 
@@ -266,17 +269,16 @@ async def test_a_batch_is_paused_resumed_and_cancelled(shell: Shell) -> None:
 
 
 async def test_workers_answer_the_calls_of_their_tools(bare: Shell) -> None:
-    """With tools, each run is handed their schemas, and needs nobody where a policy lets it run."""
+    """With tools, each run is handed their schemas, and needs nobody where a policy lets it run:
+    the command sees them to their end, however long a tool takes.
+    """
     (bare.directory / "shelf.py").write_text(SHELF)
     bare.environ |= {"RUNLANE_TOOLS": "shelf", "PYTHONPATH": str(bare.directory)}
     await bare.plant.worker(RUNLANE_TOOLS="shelf", PYTHONPATH=str(bare.directory))
     given = Input(bare, f"{bare.plant.lab.assistant_id}_tools")
     given.add(3)
 
-    await bare(
-        *("batch", "run", given.name, "-o", "out.jsonl", "--with-tools", "--wait-for-people"),
-        code=0,
-    )
+    await bare("batch", "run", given.name, "-o", "out.jsonl", "--with-tools", code=0)
 
     bodies = [line["response"]["body"] for line in lines(bare.directory / "out.jsonl")]
     assert 3 == len(bodies)
@@ -289,12 +291,16 @@ async def test_a_disk_without_room_is_said_and_gone_on_from(shell: Shell) -> Non
     given = Input(shell)
     given.add(30)
     out = shell.directory / "out.jsonl"
-    await shell("batch", "run", given.name, "--detach", "--max-in-flight", "4", code=0)
+    await shell("batch", "run", given.name, "--detach", "--max-in-flight", "2", code=0)
+    await eventually(given.created, lambda created: len(created) >= 2)
+    # So that there are results to come, however long the command takes to begin.
+    await shell("batch", "pause", given.name, code=0)
 
     process = await shell.start("batch", "watch", given.name, "-o", "out.jsonl")
-    await until(out, lambda count: count >= 3)
+    await until(out, lambda count: count >= 2)
     room = (out.stat().st_size + 100, psutil.RLIM_INFINITY)
     psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, room)
+    await shell("batch", "resume", given.name, code=0)
     full = await ended(process)
     done = await shell("batch", "watch", given.name, "-o", "out.jsonl", code=0)
 
@@ -314,7 +320,9 @@ async def test_without_a_worker_it_is_said(bare: Shell) -> None:
     assert process.stderr is not None
     said = ""
     while "runlane worker" not in said:
-        said += (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
+        line = await asyncio.wait_for(process.stderr.readline(), 20)
+        assert line, f"it ended, and said {said!r}"
+        said += line.decode()
     process.send_signal(signal.SIGINT)
     left = await ended(process)
 

@@ -30,12 +30,13 @@ def standing(
     rate: float | None = None,
     kinds: Mapping[str, int] | None = None,
     tokens: tuple[int, int] = (0, 0),
+    people: int | None = 0,
 ) -> Standing:
     """Return how a batch stands whose items are in these states."""
     usage = Usage(prompt_tokens=tokens[0], completion_tokens=tokens[1], total_tokens=sum(tokens))
     by_state = dict.fromkeys(ItemState, 0) | dict(states)
     return Standing(
-        batch, BatchCounts(by_state=by_state, by_error_kind=kinds or {}, usage=usage), rate
+        batch, BatchCounts(by_state=by_state, by_error_kind=kinds or {}, usage=usage), rate, people
     )
 
 
@@ -48,6 +49,7 @@ def test_figures_of_a_large_batch_fit_a_terminal() -> None:
         priced,
         rate=150.5,
         tokens=(100_000_000, 20_000_000),
+        people=12_000,
     )
 
     assert "150.5/s · 1:50:45 left · 1,000 in flight · 12,000 with people" == found.figures()
@@ -56,8 +58,29 @@ def test_figures_of_a_large_batch_fit_a_terminal() -> None:
 
 def test_what_waits_for_people_has_no_time_left() -> None:
     """Nobody knows how long people take; a rate of zero says nothing either."""
-    assert "left" not in standing({ItemState.PROMOTED: 3}, rate=5.0).figures()
+    assert "left" not in standing({ItemState.PROMOTED: 3}, rate=5.0, people=3).figures()
     assert "left" not in standing({ItemState.WAITING: 3}, rate=0.0).figures()
+
+
+@pytest.mark.parametrize(
+    ("states", "people", "figures", "only"),
+    [
+        ({ItemState.PROMOTED: 3}, 3, "0 in flight · 3 with people", True),
+        ({ItemState.PROMOTED: 3}, 2, "1 in flight · 2 with people", False),
+        ({ItemState.PROMOTED: 3}, 0, "3 in flight", False),
+        ({ItemState.PROMOTED: 3}, None, "3 in flight", False),
+        ({ItemState.PROMOTED: 3, ItemState.BEGUN: 1}, 3, "1 in flight · 3 with people", False),
+        ({ItemState.COMPLETED: 3}, 0, "0 in flight", False),
+    ],
+)
+def test_a_run_that_a_worker_answers_is_in_flight(
+    states: Mapping[ItemState, int], people: int | None, figures: str, only: bool
+) -> None:
+    """Only what waits for people is with people, and where nobody can tell, nothing is."""
+    found = standing(states, people=people)
+
+    assert figures == found.figures()
+    assert only == found.only_people_left
 
 
 def test_failures_are_told_by_kind_the_commonest_first() -> None:

@@ -161,7 +161,7 @@ async def test_counts_tell_where_items_stand_and_what_they_used(ledger: Ledger) 
         counts.usage.prompt_tokens, counts.usage.completion_tokens, counts.usage.total_tokens
     )  # fmt: skip
     assert (6, 1, 1, 4) == (
-        counts.total, counts.in_flight, counts.waiting_for_people, counts.unfinished
+        counts.total, counts.in_flight, counts.promoted, counts.unfinished
     )  # fmt: skip
     found = await ledger.batches.find(BATCH)
     assert found is not None
