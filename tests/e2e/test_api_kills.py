@@ -62,20 +62,39 @@ def _outputs(run: Run) -> list[Any]:
 async def test_create_and_poll(
     plant: Plant, api: ApiProcess, sdk: AsyncOpenAI, after: float
 ) -> None:
-    """One run comes of it, whenever the API dies."""
-    lab = plant.lab
-    await lab.scenario(rounds=[{"queued": 0.2, "in_progress": 3, "says": "Done."}])
-    runs = sdk.beta.threads.runs
+    """One run comes of it, whenever the API dies, for it lives when the SDK asks again."""
+    lab, runs = plant.lab, sdk.beta.threads.runs
+
+    asking = await _through_a_kill(
+        api,
+        runs.create_and_poll(thread_id=lab.thread_id, assistant_id=lab.assistant_id, tools=[TOOL]),
+        after=after,
+    )
+
+    assert "requires_action" == asking.status
+    assert 1 == await lab.accepted(CREATE)
+    assert [asking.id] == [run.id async for run in runs.list(thread_id=lab.thread_id)]
+
+
+async def test_a_key_names_a_run_that_has_ended_meanwhile(
+    plant: Plant, api: ApiProcess, sdk: AsyncOpenAI
+) -> None:
+    """Without one, whoever asks again after the run's end would begin another."""
+    lab, runs = plant.lab, sdk.beta.threads.runs
+    await lab.scenario(rounds=[{"queued": 0, "in_progress": 0, "says": "Done."}])
 
     ended = await _through_a_kill(
         api,
-        runs.create_and_poll(thread_id=lab.thread_id, assistant_id=lab.assistant_id),
-        after=after,
+        runs.create_and_poll(
+            thread_id=lab.thread_id,
+            assistant_id=lab.assistant_id,
+            extra_headers={"Idempotency-Key": lab.thread_id},
+        ),
+        after=0.3,
     )
 
     assert "completed" == ended.status
     assert 1 == await lab.accepted(CREATE)
-    assert [ended.id] == [run.id async for run in runs.list(thread_id=lab.thread_id)]
 
 
 @pytest.mark.parametrize("after", [0.0, 0.05, 0.3])
