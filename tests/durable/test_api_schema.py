@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -157,6 +157,13 @@ class Desk:
         found = await eventually(output, bool)
         assert found is not None
         return {"file_id": found}
+
+
+@pytest.fixture
+def simulator() -> Iterator[SimulatorProcess]:
+    """One of these tests' own: they change and delete whatever an assistant is called."""
+    with SimulatorProcess() as process:
+        yield process
 
 
 @asynccontextmanager
