@@ -21,8 +21,9 @@ from runlane.api.files import find_uploaded
 from runlane.api.refusals import Refusal, not_found
 from runlane.api.runs import IdempotencyKey
 from runlane.api.services import Given, Services
-from runlane.batches import presenting
-from runlane.batches.running import Batches, NameTaken, Wanted
+from runlane.batches import presenting, steering
+from runlane.batches.running import Batches, NameTaken
+from runlane.batches.wanted import Wanted
 
 routes = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -115,7 +116,8 @@ async def cancel_batch(batch_id: BatchId, asking: Operator, services: Given) -> 
     if found.status.is_end:
         text = f"Cannot cancel batch with status '{found.status.value}'."
         raise Refusal(text, code="batch_ended")
-    return await _shown(services, await _batches(services).cancel(found, asking.person))
+    found = await steering.cancel(_batches(services), found, asking.person)
+    return await _shown(services, found)
 
 
 def _name_of(key: str | None) -> str:

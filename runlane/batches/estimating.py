@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from runlane.batches.checking import CheckedLine
+from runlane.batches.checked_line import CheckedLine
 from runlane.errors import InvalidRequest
 
 CHARACTERS_A_TOKEN = 4

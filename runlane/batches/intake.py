@@ -17,9 +17,10 @@ from ledger import Ledger, LedgerRefused
 from ledger.batch_item import NewItem
 from ledger.batch_record import BatchRecord, BatchStatus
 from ledger.files import CHUNK_BYTES
-from runlane.batches.checking import CheckedLine, Checking, Problem
+from runlane.batches.checked_line import CheckedLine, Problem
+from runlane.batches.checking import Checking
 from runlane.batches.lines import InputFile
-from runlane.batches.running import new_item
+from runlane.batches.uploading import new_item
 
 MAX_TOLD = 100
 """Lines that can't be used, of which a batch tells; of the others it tells how many."""

@@ -13,7 +13,8 @@ from runlane.errors import InvalidRequest
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from runlane.batches.checking import Added, Problem, Totals
+    from runlane.batches.checked_line import Added, Problem
+    from runlane.batches.checking import Totals
     from runlane.batches.estimating import Estimate, Prices
     from runlane.batches.lines import InputFile
 
@@ -77,7 +78,8 @@ def check(
     report = _Report(problems)
     with report, ReadingBar(source, "Checking") as bar:
         # Deferred: they bring the protocol's models, which `--help` does without.
-        from runlane.batches.checking import Checking, Problem  # noqa: PLC0415
+        from runlane.batches.checked_line import Problem  # noqa: PLC0415
+        from runlane.batches.checking import Checking  # noqa: PLC0415
         from runlane.batches.estimating import Estimate  # noqa: PLC0415
 
         checking, estimate = Checking(source, added), Estimate()

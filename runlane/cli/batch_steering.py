@@ -79,9 +79,11 @@ def _pause(
     """Let nothing of a batch begin any more. What has begun goes on to its end."""
 
     async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
+        from runlane.batches import steering  # noqa: PLC0415
         from runlane.person import person  # noqa: PLC0415
 
-        found = await known.pause(await known.find(batch), reason, person(client.settings))
+        found = await known.find(batch)
+        found = await steering.pause(known, found, reason, person(client.settings))
         _show(await _standing(client, ledger, found))
         output.note(f"Go on with:  runlane batch resume {output.word(found.name)}")
         return int(ExitCode.DONE)
@@ -100,10 +102,12 @@ def _resume(
     """Let a batch go on, whatever it was paused for."""
 
     async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
+        from runlane.batches import steering  # noqa: PLC0415
         from runlane.person import person  # noqa: PLC0415
 
         found = await known.find(batch)
-        found = await known.resume(found, person(client.settings), token_limit=max_tokens)
+        by = person(client.settings)
+        found = await steering.resume(known, found, by, token_limit=max_tokens)
         _show(await _standing(client, ledger, found))
         return int(ExitCode.DONE)
 
@@ -114,9 +118,10 @@ def _cancel(batch: _Batch, json: Json = False) -> None:
     """Begin nothing more of a batch, and cancel what has begun. It can't be taken back."""
 
     async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
+        from runlane.batches import steering  # noqa: PLC0415
         from runlane.person import person  # noqa: PLC0415
 
-        found = await known.cancel(await known.find(batch), person(client.settings))
+        found = await steering.cancel(known, await known.find(batch), person(client.settings))
         _show(await _standing(client, ledger, found))
         if not found.status.is_end:
             output.note(f"See its end:  runlane batch watch {output.word(found.name)}")

@@ -17,9 +17,11 @@ from runlane.errors import ExitCode, InvalidRequest
 if TYPE_CHECKING:
     from ledger import Ledger
     from ledger.batch_record import BatchRecord
-    from runlane.batches.checking import Added, Totals
+    from runlane.batches.checked_line import Added
+    from runlane.batches.checking import Totals
     from runlane.batches.lines import InputFile
-    from runlane.batches.running import Batches, Wanted
+    from runlane.batches.running import Batches
+    from runlane.batches.wanted import Wanted
     from runlane.orchestrator import Runlane
 
 _MOST_TRIES = 100
@@ -154,7 +156,7 @@ def _wanted(
     timezone: str | None,
 ) -> "Wanted":
     from runlane.batches import deadlines  # noqa: PLC0415
-    from runlane.batches.running import Wanted  # noqa: PLC0415
+    from runlane.batches.wanted import Wanted  # noqa: PLC0415
     from runlane.person import person  # noqa: PLC0415
     from runlane.settings import Settings  # noqa: PLC0415
 
@@ -217,6 +219,7 @@ class _Work:
         self, client: "Runlane", ledger: "Ledger", batches: "Batches"
     ) -> "tuple[BatchRecord, bool]":
         from ledger.batch_record import BatchStatus  # noqa: PLC0415
+        from runlane.batches.uploading import upload  # noqa: PLC0415
         from runlane.person import person  # noqa: PLC0415
 
         planned = await batches.plan(self.wanted, self.totals, again=self.again)
@@ -231,7 +234,7 @@ class _Work:
             return batch, True
         if batch.status is BatchStatus.VALIDATING:
             with batch_checks.ReadingBar(self.source, "Storing") as bar:
-                await batches.upload(batch, self.source, self.totals, bar.move, self.added)
+                await upload(ledger, batch, self.source, self.totals, bar.move, added=self.added)
         else:
             output.note(f"Going on with {name}, begun {output.moment(_at(batch))}.")
         await batches.start(batch)

@@ -8,6 +8,7 @@ import pytest
 
 from ledger.batch_item import ItemState
 from ledger.stops import TRAIL
+from runlane.batches import steering
 from runlane.batches.running import Batches
 from runlane.errors import InvalidRequest
 from tests.api import serving
@@ -40,11 +41,11 @@ async def test_each_order_stands_in_the_trail_once(lab: Lab) -> None:
     await batch.until(lambda counts: counts.in_flight == 2)
     known = Batches(lab.client, lab.task_queue, lab.ledger)
     for _ in range(2):
-        await known.pause(await batch.record(), "lunch", "ann")
+        await steering.pause(known, await batch.record(), "lunch", "ann")
     await batch.until_paused()
     for _ in range(2):
-        await known.resume(await batch.record(), "bob")
-    await known.cancel(await batch.record(), "eve")
+        await steering.resume(known, await batch.record(), "bob")
+    await steering.cancel(known, await batch.record(), "eve")
     await batch.ended()
 
     assert [("pause", "ann", "lunch"), ("resume", "bob", None), ("cancel", "eve", None)] == (
@@ -87,8 +88,8 @@ async def test_a_budget_that_is_used_up_pauses_and_says_so(lab: Lab) -> None:
         (await batch.record()).tokens_used,
     )
     with pytest.raises(InvalidRequest, match=f"--max-tokens must be more than the {used:,} "):
-        await known.resume(await batch.record(), "ann", token_limit=used)
-    await known.resume(await batch.record(), "ann", token_limit=1_000_000)
+        await steering.resume(known, await batch.record(), "ann", token_limit=used)
+    await steering.resume(known, await batch.record(), "ann", token_limit=1_000_000)
     assert "completed" == await batch.ended()
     assert 6 == len(await batch.results())
     assert ("resume", "ann", None) == (await told(lab, batch.id))[-1]

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import runlane
-from runlane.batches.checking import CheckedLine, Checking, Problem, check
+from runlane.batches.checked_line import CheckedLine, Problem, check
+from runlane.batches.checking import Checking
 from runlane.batches.lines import InputFile, Line
 from runlane.tools.registry import Registry
 

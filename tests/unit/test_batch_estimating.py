@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runlane.batches.checking import CheckedLine
+from runlane.batches.checked_line import CheckedLine
 from runlane.batches.estimating import Estimate, Prices
 from runlane.errors import InvalidRequest
 

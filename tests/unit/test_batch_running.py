@@ -12,7 +12,9 @@ from ledger.batch_record import BatchRecord, BatchStatus
 from runlane.batches.checking import Checking, Totals
 from runlane.batches.lines import InputFile
 from runlane.batches.results import Results
-from runlane.batches.running import Batches, BatchNotFound, InputChanged, NameTaken, Wanted
+from runlane.batches.running import Batches, BatchNotFound, NameTaken
+from runlane.batches.uploading import InputChanged, upload
+from runlane.batches.wanted import Wanted
 from runlane.errors import InvalidRequest
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -58,7 +60,7 @@ async def stored(ledger: Ledger, path: Path, *, die_at: int | None = None) -> Ba
             raise Killed
 
     with InputFile(path) as source:
-        await batches.upload(batch, source, totals, moved)
+        await upload(ledger, batch, source, totals, moved)
     return batch
 
 
@@ -100,7 +102,7 @@ async def test_a_file_that_changes_while_it_is_read_is_refused(
     path.write_text(text.replace('"item-600"', '"item-six"'))
 
     with InputFile(path) as source, pytest.raises(InputChanged):
-        await batches.upload(batch, source, totals, lambda lines: None)
+        await upload(ledger, batch, source, totals, lambda lines: None)
 
     # The first page of 500 lines, and the blank one in it: no byte of it was another one.
     assert 501 == await ledger.batch_items.next_index(batch.id)

@@ -1,0 +1,81 @@
+"""What people tell a batch that was begun: to pause, to go on, to end."""
+
+from datetime import UTC, datetime
+
+from activities import trail
+from ledger.batch_record import BatchRecord, BatchStatus
+from runlane.batches.running import Batches, scope_of
+from runlane.batches.wanted import MAX_NAME
+from runlane.errors import InvalidRequest, Refused
+from workflows.batch_contract import CANCEL_SIGNAL, LOOK_SIGNAL, RESUME_SIGNAL, CancelOrder
+
+
+async def pause(batches: Batches, batch: BatchRecord, reason: str, by: str) -> BatchRecord:
+    """Let nothing of a batch begin any more; return it as it stands.
+
+    Raises:
+        InvalidRequest: the reason can't be shown.
+        Refused: it has ended.
+    """
+    if not 1 <= len(reason.strip()) <= MAX_NAME or not reason.isprintable():
+        text = f"reason must be a line of 1 to {MAX_NAME} characters."
+        raise InvalidRequest(text, param="--reason")
+    _refuse_ended(batch)
+    reason, at = reason.strip(), datetime.now(UTC)
+    event = trail.control(what="pause", scope=scope_of(batch), by=by, reason=reason, at=at)
+    found = await batches.ledger.batches.pause(batch.id, reason, by, at, [event])
+    await batches.tell(batch, LOOK_SIGNAL)
+    return found
+
+
+async def resume(
+    batches: Batches, batch: BatchRecord, by: str, *, token_limit: int | None = None
+) -> BatchRecord:
+    """Let a batch go on; return it as it stands.
+
+    Args:
+        batches: where it is known.
+        batch: which.
+        by: the person.
+        token_limit: from now on, with what is used already; None: as it was.
+
+    Raises:
+        InvalidRequest: the limit lets nothing begin.
+        Refused: it has ended.
+    """
+    _refuse_ended(batch)
+    facts = None if token_limit is None else {"token_limit": token_limit}
+    if token_limit is not None:
+        if token_limit <= batch.tokens_used:
+            text = f"--max-tokens must be more than the {batch.tokens_used:,} that are used."
+            raise InvalidRequest(text, param="--max-tokens")
+        await batches.ledger.batches.set_token_limit(batch.id, token_limit)
+    at, scope = datetime.now(UTC), scope_of(batch)
+    event = trail.control(
+        what="resume", scope=scope, by=by, reason=None, at=at, facts=facts
+    )  # fmt: skip
+    found = await batches.ledger.batches.resume(batch.id, [event])
+    await batches.tell(batch, RESUME_SIGNAL)
+    return found
+
+
+async def cancel(batches: Batches, batch: BatchRecord, by: str) -> BatchRecord:
+    """Begin nothing more of a batch, and cancel what has begun; return it as it stands.
+
+    Raises:
+        Refused: it has ended.
+    """
+    _refuse_ended(batch)
+    at = datetime.now(UTC)
+    event = trail.control(what="cancel", scope=scope_of(batch), by=by, reason=None, at=at)
+    found = await batches.ledger.batches.set_status(batch.id, BatchStatus.CANCELLING, at, [event])
+    if not await batches.tell(batch, CANCEL_SIGNAL, CancelOrder(by=by)):
+        # Nobody runs it: its items are ended by a workflow, which looks and finds the word.
+        await batches.start(found)
+    return found
+
+
+def _refuse_ended(batch: BatchRecord) -> None:
+    if batch.status.is_end:
+        text = f"{batch.name} has ended: {batch.status.value}."
+        raise Refused(text, code="batch_ended")

@@ -1,0 +1,54 @@
+"""What a batch is to be: its name, and the options that hold for it from its begin."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from runlane.errors import InvalidRequest
+from workflows.batch_contract import DEFAULT_LANES, DEFAULT_WINDOW, MAX_LANES, MAX_WINDOW
+
+MAX_NAME = 255
+"""Characters of a batch's name, and of a pause's reason."""
+ID_PREFIX = "batch_"
+"""With which a batch's id begins, and no name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be run."""
+
+    name: str
+    owner: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of `BatchOptions`, those that were given."""
+    deadline: datetime | None = None
+    """Nothing begins after it."""
+    token_limit: int | None = None
+    max_in_flight: int = DEFAULT_LANES * DEFAULT_WINDOW
+    """Items at a time that need nobody; people's wait beside them."""
+
+    def check(self) -> None:
+        """Refuse what can't be used.
+
+        Raises:
+            InvalidRequest: it names the option and its limit.
+        """
+        if not 1 <= len(self.name) <= MAX_NAME or not self.name.isprintable():
+            text = f"A batch's name must be a line of 1 to {MAX_NAME} characters."
+            raise InvalidRequest(text, param="--name")
+        if self.name.startswith(ID_PREFIX):
+            text = f"A batch's name can't begin with {ID_PREFIX}, as the ids do."
+            raise InvalidRequest(text, param="--name")
+        most = MAX_LANES * MAX_WINDOW
+        if not 1 <= self.max_in_flight <= most:
+            text = f"--max-in-flight must be between 1 and {most:,}, got {self.max_in_flight}."
+            raise InvalidRequest(text, param="--max-in-flight")
+        if self.token_limit is not None and self.token_limit < 1:
+            text = f"--max-tokens must be at least 1, got {self.token_limit}."
+            raise InvalidRequest(text, param="--max-tokens")
+
+    def stored_options(self) -> dict[str, Any]:
+        """Return what the batch's record holds: with how many lanes it is run, too."""
+        lanes = max(min(DEFAULT_LANES, self.max_in_flight), -(-self.max_in_flight // MAX_WINDOW))
+        return {**self.options, "lanes": lanes, "window": self.max_in_flight // lanes}
