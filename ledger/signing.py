@@ -132,6 +132,7 @@ class Signer:
                 serialization.NoEncryption(),
             )
             try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _write_once(path, pem)
             except OSError as error:
                 raise KeyUnusable(f"{path} can't be made: {error.strerror}.") from None

@@ -366,6 +366,16 @@ def test_a_key_stays_and_is_its_owners_alone(tmp_path: Path) -> None:
     assert ["audit.key"] == os.listdir(tmp_path)
 
 
+def test_a_key_is_made_in_a_directory_that_nobody_has_made_yet(tmp_path: Path) -> None:
+    """A first worker's data directory isn't there where its ledger is a database's."""
+    directory = tmp_path / "home" / "data"
+
+    key = Signer.in_directory(directory)
+
+    assert key.public.id == Signer.in_directory(directory).public.id
+    assert 0o700 == directory.stat().st_mode & 0o777
+
+
 @pytest.mark.parametrize("text_of_it", ["", "x", SIGNER.public.pem])
 def test_a_key_that_is_none(tmp_path: Path, text_of_it: str) -> None:
     """Its file is named, and not overwritten."""
