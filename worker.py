@@ -26,6 +26,7 @@ from activities.decisions import DecisionActivities
 from activities.notify import NotifyActivities
 from activities.runs import RunActivities
 from activities.schedule import ScheduleActivities
+from activities.scheduled_batches import ScheduledBatchActivities
 from activities.tool_calls import ToolActivities
 from activities.tools import Toolbox
 from ledger import Ledger
@@ -53,6 +54,7 @@ from workflows.batch import BatchWorkflow
 from workflows.left_notices import NoticesWorkflow
 from workflows.run import RunWorkflow
 from workflows.scheduled import ScheduledWorkflow
+from workflows.scheduled_batch import ScheduledBatchWorkflow
 from workflows.task_queues import (
     batch_task_queue,
     notify_task_queue,
@@ -60,7 +62,9 @@ from workflows.task_queues import (
     tools_task_queue,
 )
 
-WORKFLOWS: Sequence[type] = (RunWorkflow, NoticesWorkflow, BatchWorkflow, ScheduledWorkflow)
+WORKFLOWS: Sequence[type] = (
+    RunWorkflow, NoticesWorkflow, BatchWorkflow, ScheduledWorkflow, ScheduledBatchWorkflow,
+)  # fmt: skip
 
 MAX_EFFECTS = 1000
 """Creates, submits, cancels and updates that one worker runs at a time, and checks of calls and
@@ -136,7 +140,7 @@ def build_workers(
     if batches is not None:
         effects += [batches.check, batches.look, batches.record]
     if schedules is not None:
-        effects.append(schedules.thread)
+        effects += [schedules.thread, ScheduledBatchActivities(ledger).begin]
 
     def beside(
         queue: str,

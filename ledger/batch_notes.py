@@ -1,5 +1,6 @@
 """What a batch was given beside its input, and what was wrong with that: sealed, by batch."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 
@@ -17,6 +18,8 @@ class Note(StrEnum):
 
     METADATA = "metadata"
     ERRORS = "errors"
+    TOOLS = "tools"
+    """That each item is handed besides its own, as a run's `tools`."""
 
 
 class BatchNotes:
@@ -38,20 +41,23 @@ class BatchNotes:
         found = await self._database.read(lambda connection: connection.execute(query).scalar())
         return None if found is None else self._sealing.unseal(found).decode()
 
-    async def prepare(self, batch_id: str, metadata: str) -> None:
-        """Write the metadata of a batch that is about to be created; one that is there keeps its.
+    async def prepare(self, batch_id: str, notes: Mapping[Note, str]) -> None:
+        """Write notes of a batch that is about to be created; one that is there keeps its own.
 
         Raises:
-            LedgerRefused: it is too large.
+            LedgerRefused: one is too large.
             LedgerUnavailable: the ledger doesn't answer; the same call again does no harm.
         """
         limits.name("batch_id", batch_id)
-        checked("metadata", metadata)
+        for note, text in notes.items():
+            checked(note, text)
 
         def work(connection: Connection) -> None:
             there = select(exists().where(batches.c.batch_id == batch_id))
-            if not connection.execute(there).scalar():
-                self._put(connection, batch_id, Note.METADATA, metadata)
+            if connection.execute(there).scalar():
+                return
+            for note, text in notes.items():
+                self._put(connection, batch_id, note, text)
 
         await self._database.write(batch_id, work)
 

@@ -7,9 +7,8 @@ import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 from pydantic.config import JsonDict
 
+from runlane.batches.wanted import MAX_TRIES
 from workflows.batch_contract import DEFAULT_LANES, DEFAULT_WINDOW, MAX_LANES, MAX_WINDOW
-
-MAX_TRIES = 100
 
 _Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Key = Annotated[StrictStr, Field(max_length=64)]

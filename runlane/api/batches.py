@@ -52,7 +52,8 @@ async def create_batch(
     made = await services.ledger.batches.find(its_id)
     if made is None:
         file = await find_uploaded(services, asking, body.input_file_id)
-        await services.ledger.batch_notes.prepare(its_id, json.dumps(body.metadata))
+        notes = {Note.METADATA: json.dumps(body.metadata)}
+        await services.ledger.batch_notes.prepare(its_id, notes)
         try:
             made = await _batches(services).create(
                 _planned(body, asking, name, file), asking.person

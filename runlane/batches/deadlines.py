@@ -1,9 +1,10 @@
 """A point in time after which a batch begins nothing, as people say it."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from activities.clock_times import next_time
 from runlane.errors import InvalidRequest
 
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})")
@@ -30,11 +31,7 @@ def read(text: str, zone: str | None, now: datetime) -> datetime:
         hour, minute = int(clock[1]), int(clock[2])
         if hour > 23 or minute > 59:
             raise _unreadable(text)
-        found = here.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
-        if found <= here:
-            # By the calendar: a day may have 23 or 25 hours.
-            found = (found.replace(tzinfo=None) + timedelta(days=1)).replace(tzinfo=found.tzinfo)
-        return _settled(found, zone)
+        return _settled(next_time(here, hour, minute), zone)
     try:
         found = datetime.fromisoformat(text.strip())
     except ValueError:

@@ -9,18 +9,21 @@ import json
 import threading
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from activities.intake import FILE
 from ledger import Ledger, LedgerRefused
 from ledger.batch_item import NewItem
+from ledger.batch_notes import Note
 from ledger.batch_record import BatchRecord, BatchStatus
 from ledger.files import CHUNK_BYTES
-from runlane.batches.checked_line import CheckedLine, Problem
+from runlane.batches.checked_line import Added, CheckedLine, Problem
 from runlane.batches.checking import Checking
 from runlane.batches.lines import InputFile
 from runlane.batches.uploading import new_item
+from runlane.tools.added import added
 
 MAX_TOLD = 100
 """Lines that can't be used, of which a batch tells; of the others it tells how many."""
@@ -50,7 +53,7 @@ class StoredIntake:
             await self._fail(batch, [_error(text, "file_not_found")])
             return
         # Checking is a matter of the processor: the loop has heartbeats to send.
-        reading = _Reading(self._ledger, file_id)
+        reading = _Reading(self._ledger, file_id, await self._added(batch))
         try:
             errors = await asyncio.to_thread(reading.check)
             if errors:
@@ -66,6 +69,10 @@ class StoredIntake:
         finally:
             reading.stop()
 
+    async def _added(self, batch: BatchRecord) -> Added | None:
+        tools = await self._ledger.batch_notes.find(batch.id, Note.TOOLS)
+        return None if tools is None else partial(added, definitions=json.loads(tools))
+
     async def _is_awaited(self, batch_id: str) -> bool:
         found = await self._ledger.batches.find(batch_id)
         return found is not None and found.status is BatchStatus.VALIDATING
@@ -78,8 +85,9 @@ class StoredIntake:
 class _Reading:
     """The passes over one file, in a thread; the ledger is asked in the loop."""
 
-    def __init__(self, ledger: Ledger, file_id: str) -> None:
+    def __init__(self, ledger: Ledger, file_id: str, added: Added | None) -> None:
         self.usable = 0
+        self._added = added
         self._ledger = ledger
         self._file_id = file_id
         self._loop = asyncio.get_running_loop()
@@ -92,7 +100,7 @@ class _Reading:
     def check(self) -> list[dict[str, Any]]:
         """Read all lines; return what is wrong with them, as a batch tells it."""
         errors: list[dict[str, Any]] = []
-        checking = Checking(self._source())
+        checking = Checking(self._source(), self._added)
         for found in checking.lines():
             if isinstance(found, Problem) and len(errors) < MAX_TOLD:
                 errors.append(_error(found.reason, found.code, line=found.line))
@@ -107,7 +115,7 @@ class _Reading:
 
     def add(self, batch_id: str, begin: int) -> None:
         """Add the items from this index on."""
-        checking = Checking(self._source())
+        checking = Checking(self._source(), self._added)
         page: list[NewItem] = []
         for found in checking.lines():
             if isinstance(found, CheckedLine) and found.number > begin:

@@ -12,6 +12,8 @@ MAX_NAME = 255
 """Characters of a batch's name, and of a pause's reason."""
 ID_PREFIX = "batch_"
 """With which a batch's id begins, and no name."""
+MAX_TRIES = 100
+"""Of an item, before it has failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,15 @@ class Wanted:
         if self.token_limit is not None and self.token_limit < 1:
             text = f"--max-tokens must be at least 1, got {self.token_limit}."
             raise InvalidRequest(text, param="--max-tokens")
+        for name in ("rpm", "tpm"):
+            rate = self.options.get(name)
+            if rate is not None and not 0 < rate < float("inf"):
+                text = f"--{name} must be above 0, got {rate:g}."
+                raise InvalidRequest(text, param=f"--{name}")
+        tries = self.options.get("tries", 1)
+        if not 1 <= tries <= MAX_TRIES:
+            text = f"--tries must be between 1 and {MAX_TRIES}, got {tries}."
+            raise InvalidRequest(text, param="--tries")
 
     def stored_options(self) -> dict[str, Any]:
         """Return what the batch's record holds: with how many lanes it is run, too."""

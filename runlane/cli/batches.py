@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from runlane.batches.wanted import Wanted
     from runlane.orchestrator import Runlane
 
-_MOST_TRIES = 100
-
 _Input: TypeAlias = Annotated[
     Path, typer.Argument(metavar="INPUT", help="Requests, one a line: .jsonl or .jsonl.gz.")
 ]
@@ -160,12 +158,6 @@ def _wanted(
     from runlane.person import person  # noqa: PLC0415
     from runlane.settings import Settings  # noqa: PLC0415
 
-    for option, value in (("--rpm", options["rpm"]), ("--tpm", options["tpm"])):
-        if value is not None and not 0 < value < float("inf"):
-            raise InvalidRequest(f"{option} must be above 0, got {value:g}.", param=option)
-    if not 1 <= options["tries"] <= _MOST_TRIES:
-        text = f"--tries must be between 1 and {_MOST_TRIES}, got {options['tries']}."
-        raise InvalidRequest(text, param="--tries")
     if timezone is not None and deadline is None:
         raise InvalidRequest("--timezone is of --deadline, which is missing.", param="--timezone")
     until = None if deadline is None else deadlines.read(deadline, timezone, datetime.now(UTC))

@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from runlane.errors import InvalidRequest, InvalidTool, ToolNotFound
+from runlane.errors import InvalidTool, ToolNotFound
 from runlane.tools import answer
+from runlane.tools.added import added
 from runlane.tools.answer import AnswerKind, ToolAnswer
 from runlane.tools.arguments import InvalidArguments
 from runlane.tools.context import ToolContext
 from runlane.tools.functions import tool_of
 from runlane.tools.threads import NoThread
 from runlane.tools.tool import Tool
-from runsapi.limits import MAX_TOOLS
 
 
 class Registry:
@@ -78,20 +78,7 @@ class Registry:
         Raises:
             InvalidRequest: there is no tool, a name comes twice, or there are too many.
         """
-        if not self._tools:
-            text = "No tool is registered: name modules in RUNLANE_TOOLS, or tools in runlane.toml."
-            raise InvalidRequest(text, param="with_tools")
-        given = list(params.get("tools") or [])
-        for name in filter(None, map(_function_name, given)):
-            if name in self._tools:
-                text = f"The tool {name} is given in tools, and registered too. Leave out one."
-                raise InvalidRequest(text, param="tools")
-        tools = [*given, *self.definitions()]
-        if len(tools) > MAX_TOOLS:
-            registered = f"{len(self._tools)} of them registered"
-            text = f"A run takes at most {MAX_TOOLS} tools; these are {len(tools)}, {registered}."
-            raise InvalidRequest(text, param="tools")
-        return {**params, "tools": tools}
+        return added(params, self.definitions())
 
     async def invoke(self, name: str, arguments: str, context: ToolContext) -> ToolAnswer:
         """Run a tool once, and return an answer whatever happens in it.
@@ -135,9 +122,3 @@ class Registry:
         if other is not tool:
             where = f"{other.body.source} and {tool.body.source}"
             raise InvalidTool(f"Two tools are called {tool.name}: {where}.", param="name")
-
-
-def _function_name(tool: object) -> str | None:
-    function = tool.get("function") if isinstance(tool, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
-    return name if isinstance(name, str) else None

@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from activities import batch_contract as lanes
 from activities import contract as effects
-from activities import decision, decisions, notify, schedule, tools
+from activities import decision, decisions, notify, schedule, scheduled_batch_contract, tools
 from runsapi import Run
 from workflows import approval, batch_contract, contract, notice, scheduled_contract, state
 
@@ -39,7 +39,7 @@ RUN = {
 }
 MODULES = (
     contract, state, approval, notice, effects, tools, decision, decisions, notify, lanes,
-    batch_contract, schedule, scheduled_contract,
+    batch_contract, schedule, scheduled_batch_contract, scheduled_contract,
 )  # fmt: skip
 LATER = "a_field_of_a_later_release"
 
@@ -56,8 +56,11 @@ REQUIRED = {
     "Approvals": [],
     "AskView": ["attempt", "round"],
     "Asked": ["created_at", "digest"],
+    "AskedBatch": ["file_id", "filename", "digest", "total"],
     "AskedCall": ["notice"],
     "AttemptView": ["attempt", "upstream_run_id", "status"],
+    "BeginBatchInput": ["name", "scheduled_at", "batch"],
+    "BegunBatch": ["batch_id", "status", "lanes", "window"],
     "Beside": ["name", "arguments", "outcome", "at"],
     "BatchInput": ["batch_id"],
     "BatchItem": ["batch_id", "index", "custom_id"],
@@ -74,6 +77,7 @@ REQUIRED = {
     "CheckInput": ["batch_id"],
     "Classified": ["calls"],
     "ClassifyInput": ["calls"],
+    "ClockTime": ["hour", "minute", "zone"],
     "CreateInput": ["run_id", "attempt", "thread_id", "params", "age"],
     "Created": ["run", "upstream"],
     "Decision": [
@@ -121,6 +125,8 @@ REQUIRED = {
     "RunView": ["run", "runlane"],
     "RunlaneView": [],
     "RunningTool": ["tool_call_id", "name", "begun_at"],
+    "ScheduledBatchInput": ["schedule", "batch"],
+    "ScheduledBatchResult": ["batch_id"],
     "ScheduledInput": ["schedule", "params"],
     "ScheduledResult": ["run_id"],
     "StandingApproval": ["decision", "tool", "rule"],

@@ -61,7 +61,7 @@ async def test_files_lie_sealed(tmp_path: Path) -> None:
     location = Location.in_directory(tmp_path)
     async with await Ledger.open(location, Turned()) as ledger:
         await _stored(ledger, "file-a", b"where is my order?" * 1000)
-        await ledger.batch_notes.prepare(BATCH, '{"k": "where is my order?"}')
+        await ledger.batch_notes.prepare(BATCH, {Note.METADATA: '{"k": "where is my order?"}'})
         found = await ledger.batch_notes.find(BATCH, Note.METADATA)
         lying = b"".join(each.read_bytes() for each in location.file.parent.iterdir())
         assert b"where is my order?" * 1000 == await _read(ledger, "file-a")
@@ -121,8 +121,8 @@ async def test_a_check_ends_once(ledger: Ledger) -> None:
 
 async def test_metadata_is_that_of_the_batch_that_was_made(ledger: Ledger) -> None:
     """Before there is a batch the last word counts, and afterwards none."""
-    await ledger.batch_notes.prepare(BATCH, '{"k": "1"}')
-    await ledger.batch_notes.prepare(BATCH, '{"k": "2"}')
+    await ledger.batch_notes.prepare(BATCH, {Note.METADATA: '{"k": "1"}'})
+    await ledger.batch_notes.prepare(BATCH, {Note.METADATA: '{"k": "2"}'})
     await ledger.batches.create(record())
-    await ledger.batch_notes.prepare(BATCH, '{"k": "3"}')
+    await ledger.batch_notes.prepare(BATCH, {Note.METADATA: '{"k": "3"}'})
     assert '{"k": "2"}' == await ledger.batch_notes.find(BATCH, Note.METADATA)
