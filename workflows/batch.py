@@ -11,6 +11,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from activities import polling
@@ -58,6 +59,7 @@ class BatchWorkflow:
         self._upstream = input.upstream
         self._started_at: float | None = None
         self._lanes: dict[int, asyncio.Task[None]] = {}
+        self._goes_over = False
 
     @workflow.signal(name=PAUSE_SIGNAL)
     def pause(self, order: PauseOrder) -> None:
@@ -68,6 +70,7 @@ class BatchWorkflow:
     def resume(self) -> None:
         """Go on, whatever the pause was for."""
         self._pause, self._resume, self._look_again = None, True, True
+        self._started_at = None
 
     @workflow.signal(name=CANCEL_SIGNAL)
     def cancel(self, order: CancelOrder) -> None:
@@ -77,7 +80,7 @@ class BatchWorkflow:
     @workflow.signal(name=LOOK_SIGNAL)
     def look(self) -> None:
         """Look at the ledger now: a promoted item has ended, say."""
-        self._look_again = True
+        self._look_again, self._started_at = True, None
 
     @workflow.run
     async def run(self, input: BatchInput) -> BatchResult:
@@ -112,7 +115,7 @@ class BatchWorkflow:
                 self._idle_since = self._now()
             await self._wait(looked)
             if workflow.info().is_continue_as_new_suggested():
-                await self._until_lanes_are_back()
+                await self._call_lanes_back()
                 return None
 
     async def _check(self) -> None:
@@ -158,19 +161,31 @@ class BatchWorkflow:
                 self._lanes[lane] = asyncio.create_task(self._keep_lane(lane))
 
     async def _keep_lane(self, lane: int) -> None:
-        """Let one lane work, again and again, until it finds nothing to do."""
-        while True:
-            done: LaneDone = await workflow.execute_activity_method(
-                BatchActivities.lane,
-                self._lane_input(lane),
-                task_queue=batch_task_queue(workflow.info().task_queue),
-                # It comes back by itself; heartbeats tell of a dead worker.
-                start_to_close_timeout=timedelta(seconds=self._input.timing.stay + 3600),
-                heartbeat_timeout=HEARTBEAT_TIMEOUT,
-                retry_policy=RETRIES,
-            )
-            if done.why != "time" or workflow.info().is_continue_as_new_suggested():
+        """Let one lane work, again and again, until it finds nothing to do or is called back."""
+        why = "time"
+        while why == "time" and not self._goes_over:
+            try:
+                done: LaneDone = await workflow.execute_activity_method(
+                    BatchActivities.lane,
+                    self._lane_input(lane),
+                    task_queue=batch_task_queue(workflow.info().task_queue),
+                    # It comes back by itself; heartbeats tell of a dead worker.
+                    start_to_close_timeout=timedelta(seconds=self._input.timing.stay + 3600),
+                    heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                    retry_policy=RETRIES,
+                    # Until it is back, what it was sending may still arrive: the next attempt would
+                    # look for it too early, and send it again.
+                    cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+                )
+            except (ActivityError, asyncio.CancelledError):
+                if not self._goes_over:
+                    raise
                 return
+            why = done.why
+        if why == "paused":
+            # By what it saw: meanwhile somebody may have resumed the batch, and it, at work still,
+            # was not started again.
+            self._look_again = True
 
     async def _wait(self, looked: Looked) -> None:
         """Wait for a word, for the lanes, for the deadline, or until it is time to look."""
@@ -182,18 +197,30 @@ class BatchWorkflow:
         was_at_work = self._at_work()
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
-                lambda: self._look_again or (was_at_work and not self._at_work()),
+                lambda: (
+                    self._look_again
+                    or (was_at_work and not self._at_work())
+                    or workflow.info().is_continue_as_new_suggested()
+                ),
                 timeout=max(min(waits), 0.001) if waits else None,
             )
         self._raise_failures()
 
-    async def _until_lanes_are_back(self) -> None:
+    async def _call_lanes_back(self) -> None:
         """Wait for the lanes, which a continue-as-new would cut off from their history."""
+        self._goes_over = True
+        for task in self._lanes.values():
+            task.cancel()
         while self._at_work():
             await workflow.wait_condition(lambda: self._look_again or not self._at_work())
-            if self._look_again:
-                # A pause or a cancel reaches the lanes by the ledger.
+            if self._look_again and self._at_work():
+                # A pause reaches the lanes by the ledger. However many words come, they make few
+                # looks: the history is long already.
                 await self._look()
+                with contextlib.suppress(TimeoutError):
+                    await workflow.wait_condition(
+                        lambda: not self._at_work(), timeout=self._input.timing.look_floor
+                    )
         self._raise_failures()
 
     def _raise_failures(self) -> None:

@@ -8,6 +8,8 @@ import pytest
 from temporalio.client import Client
 
 import ledger.batches
+from activities.batch_contract import LaneDone
+from activities.lanes import Lane
 from ledger.batch_item import ItemState
 from ledger.batch_record import BatchRecord, BatchStatus
 from ledger.stops import Scope, Stop
@@ -40,6 +42,50 @@ async def test_a_pause_begins_nothing_and_ends_what_has_begun(lab: Lab) -> None:
     assert "completed" == status
     assert 60 == len(await batch.results()) == len(await batch.upstream_runs())
     assert None is (await batch.record()).paused_at
+
+
+async def test_a_lane_that_comes_back_paused_after_a_resume_is_started_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has seen the pause, and its word arrives once the batch has gone on: it doesn't stand
+    still until the other lane, which has a long item, is back.
+    """
+    await lab.scenario(rounds=[STEADY])
+    long = f"{lab.assistant_id}_long"
+    await lab.scenario(assistant_id=long, rounds=[LONG])
+    saw_the_pause, may_come_back = asyncio.Event(), asyncio.Event()
+    work = Lane.work
+
+    async def late(lane: Lane) -> LaneDone:
+        done = await work(lane)
+        if done.why == "paused":
+            saw_the_pause.set()
+            await may_come_back.wait()
+        return done
+
+    monkeypatch.setattr(Lane, "work", late)
+    batch = Batch(lab)
+    await batch.upload([*new_threads(1, assistant_id=long), *new_threads(10)])
+    await batch.start(lanes=2, window=1)
+    await batch.until(lambda counts: counts.by_state[ItemState.COMPLETED] >= 1)
+    await batch.pause("lunch", by="ann")
+    await asyncio.wait_for(saw_the_pause.wait(), 30)
+    looks = (await batch.events()).count("ACTIVITY_TASK_COMPLETED")
+    await batch.resume()
+    await eventually(
+        batch.events,
+        lambda events: (
+            events.count("ACTIVITY_TASK_COMPLETED") > looks
+            and events[-1] == "WORKFLOW_TASK_COMPLETED"
+        ),
+    )
+    may_come_back.set()
+    counts = await batch.until(lambda counts: counts.by_state[ItemState.COMPLETED] == 10)
+    await batch.cancel()
+    status = await batch.ended()
+
+    assert 1 == counts.in_flight
+    assert "cancelled" == status
 
 
 async def test_a_cancel_ends_what_waits_and_what_runs(lab: Lab) -> None:
