@@ -41,6 +41,8 @@ class BatchOptions(_Model):
     tries: int = MAX_TRIES
     with_tools: bool = False
     """Workers answer calls of their own tools in runs that were promoted."""
+    with_messages: bool = False
+    """Lines of items that completed hold their runs' messages."""
     requested_by: str | None = None
     """The person, whom a tool's rule may let not approve."""
 
@@ -119,3 +121,7 @@ class RecordInput(_Model):
     run: dict[str, Any]
     """The run as it ended, by its own id, with the caller's metadata."""
     uncertain: str | None = None
+    upstream_run_id: str | None = None
+    """That it ended with."""
+    upstream_url: str | None = None
+    """Where that lives."""

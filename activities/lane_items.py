@@ -7,8 +7,11 @@ any line here, finds out by the stamp what became of it, and sends it again only
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
+from activities import item_messages
 from activities.batch_contract import BatchItem, BatchOptions, LaneInput
 from activities.batch_outcomes import given_up, of_run
 from activities.lane_failures import PauseBatch, Refused, Trouble
@@ -124,7 +127,10 @@ class Items:
             work.expire()
         self.pace.use(0 if run.usage is None else run.usage.total_tokens)
         cancelled = self._mood.cancelling.is_set()
-        await self._settle(work, of_run(run, work.run_id, was_cancelled=cancelled))
+        outcome = of_run(run, work.run_id, was_cancelled=cancelled)
+        if self._options.with_messages and outcome.state is ItemState.COMPLETED:
+            outcome = replace(outcome, messages=await self._messages(work, run))
+        await self._settle(work, outcome)
 
     # Making
 
@@ -238,13 +244,23 @@ class Items:
             await self._nap(_BETWEEN_PROMOTIONS)
         await self._journal.write(Promote(index=item.index))
 
+    async def _messages(self, work: Work, run: Run) -> str:
+        """Read what was said in a run that has completed, or why that can't be read."""
+        return await item_messages.patiently(
+            partial(self._requests.messages, work.thread_id or ""),
+            upstream_run_id=run.id,
+            run_id=work.run_id,
+            nap=self._nap,
+            is_away=self._is_away,
+        )
+
     async def _settle(self, work: Work, outcome: ItemOutcome) -> None:
         await self._journal.write(Settle(index=work.item.index, outcome=outcome))
         self._mood.settled += 1
 
     async def _put_back(self, work: Work, trouble: Trouble, *, since: float) -> None:
         item = work.item
-        counts = trouble.counts and not (trouble.is_outage and self._mood.answered_at < since)
+        counts = trouble.counts and not self._is_away(trouble, since)
         tries = item.tries + counts
         if tries > 2 * self._options.tries:
             # Not even looking for it works.
@@ -264,6 +280,10 @@ class Items:
         )
 
     # Small things
+
+    def _is_away(self, trouble: Trouble, since: float) -> bool:
+        """Tell whether the upstream has answered nobody since then."""
+        return trouble.is_outage and self._mood.answered_at < since
 
     def _is_spent(self, item: Item) -> bool:
         """Tell whether an item may only be looked for, and is not sent again."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from temporalio.exceptions import ApplicationError
 
-from activities import stamps
+from activities import item_messages, stamps
 from activities.contract import CreateInput, Upstream
 from activities.lane_failures import (
     Outcome,
@@ -126,6 +126,16 @@ class Requests:
         if response.data.id != run_id:
             raise Trouble("unavailable", f"The upstream answered for {run_id} with another run")
         return response
+
+    async def messages(self, thread_id: str, query: item_messages.Query) -> Any:
+        """Return a page of a thread's messages as JSON."""
+        await self._turn()
+        try:
+            page = await item_messages.page_of(self._upstream, thread_id, query)
+        except RunsAPIError as error:
+            raise self._meaning(error, creating=False) from None
+        self._answered()
+        return page
 
     async def cancel(self, run_id: str, thread_id: str) -> None:
         """Ask for a run's end; whatever the answer is, looking at it tells the truth."""

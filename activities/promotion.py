@@ -62,3 +62,7 @@ class Ended:
     """As JSON, by our id; None where Temporal has forgotten it."""
     uncertain: str | None = None
     """What nobody knows of it."""
+    upstream_run_id: str | None = None
+    """That it ended with."""
+    upstream_url: str | None = None
+    """Where that lives."""

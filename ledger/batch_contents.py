@@ -21,6 +21,11 @@ class Part(StrEnum):
     BODY = "body"
     RESPONSE = "response"
     ERROR = "error"
+    MESSAGES = "messages"
+
+
+ANSWERS = (Part.RESPONSE, Part.ERROR, Part.MESSAGES)
+"""The parts that come with an item's end."""
 
 
 class BatchContents:

@@ -75,3 +75,5 @@ def _texts(ends: Mapping[int, ItemOutcome]) -> Iterable[tuple[int, Part, str]]:
             yield index, Part.RESPONSE, outcome.response
         if outcome.error is not None:
             yield index, Part.ERROR, outcome.error
+        if outcome.messages is not None:
+            yield index, Part.MESSAGES, outcome.messages

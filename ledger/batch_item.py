@@ -118,6 +118,8 @@ class Item:
     """As JSON; with results alone, and None once it is erased."""
     error: str | None = None
     """As JSON; with results alone, and None once it is erased."""
+    messages: str | None = None
+    """As `ItemOutcome` has them; with results alone, and None once they are erased."""
 
 
 class Withheld(StrEnum):
@@ -157,6 +159,9 @@ class ItemOutcome:
     """The response's body as JSON."""
     error: str | None = None
     """The error as JSON."""
+    messages: str | None = None
+    """What was said in its run, where that was asked for, as JSON: the list of messages, or an
+    object whose `error` says why they can't be had."""
     error_kind: str | None = None
     """A fixed word, no content; it is counted by."""
     usage: Usage | None = None
@@ -174,4 +179,5 @@ class ItemOutcome:
         limits.optional("error_kind", self.error_kind)
         checked("response", self.response)
         checked("error", self.error)
+        checked("messages", self.messages)
         limits.instant("at", self.at)

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, exists, or_, select
 
 from ledger import batch_rows
-from ledger.batch_contents import BatchContents, Part
+from ledger.batch_contents import ANSWERS, BatchContents, Part
 from ledger.batch_item import UNFINISHED, Item, ItemState
 from ledger.tables import batch_items
 
@@ -72,13 +72,13 @@ def _read(
     connection: Connection, contents: BatchContents, batch_id: str, query: Select[Any]
 ) -> Sequence[Item]:
     rows = connection.execute(query).all()
-    parts = (Part.RESPONSE, Part.ERROR)
-    found = contents.find(connection, batch_id, [row.item_index for row in rows], parts)
+    found = contents.find(connection, batch_id, [row.item_index for row in rows], ANSWERS)
     return [
         batch_rows.read(
             row,
             response=found.get((row.item_index, Part.RESPONSE)),
             error=found.get((row.item_index, Part.ERROR)),
+            messages=found.get((row.item_index, Part.MESSAGES)),
         )
         for row in rows
     ]

@@ -20,7 +20,12 @@ _SAME = (
 
 
 def read(
-    row: Row[Any], body: str | None = None, response: str | None = None, error: str | None = None
+    row: Row[Any],
+    *,
+    body: str | None = None,
+    response: str | None = None,
+    error: str | None = None,
+    messages: str | None = None,
 ) -> Item:
     """Return a whole row as an item."""
     return Item(
@@ -35,6 +40,7 @@ def read(
         body=body,
         response=response,
         error=error,
+        messages=messages,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from ledger import batch_ending, batch_rows
-from ledger.batch_contents import BatchContents, Part, having, remove
+from ledger.batch_contents import ANSWERS, BatchContents, Part, having, remove
 from ledger.batch_item import CANCELLED, CREATE_UNCERTAIN, ERASED, EXPIRED, ItemOutcome, ItemState
 from ledger.batch_record import BatchStatus
 from ledger.errors import BatchNotKnown, LedgerRefused
@@ -73,7 +73,7 @@ def retry_some(
     with_body = having(connection, batch_id, [row.item_index for row in found], Part.BODY)
     retried = [row for row in found if row.item_index in with_body]
     indexes = [row.item_index for row in retried]
-    remove(connection, batch_id, indexes, [Part.RESPONSE, Part.ERROR])
+    remove(connection, batch_id, indexes, ANSWERS)
     batch_rows.change_alike(connection, batch_id, indexes, _ANEW)
     on_threads = {row.item_index: row.thread_id for row in retried if row.thread_id is not None}
     batch_rows.line_up(connection, batch_id, on_threads)

@@ -87,7 +87,13 @@ class PromotedRuns:
             return Ended(run=None, uncertain=_FORGOTTEN)
         except (RPCError, RunlaneError):
             return None
-        return Ended(run=view.run.model_dump(mode="json"), uncertain=view.runlane.uncertain)
+        its = view.runlane
+        return Ended(
+            run=view.run.model_dump(mode="json"),
+            uncertain=its.uncertain,
+            upstream_run_id=its.upstream_run_id,
+            upstream_url=None if its.upstream is None else its.upstream.url,
+        )
 
     async def cancel(self, run_id: str) -> None:
         """Do as `Promotions.cancel` says."""

@@ -23,8 +23,13 @@ async def record(item: BatchItem | None, view: RunView) -> None:
     """
     if item is None:
         return
+    its = view.runlane
     result = RecordInput(
-        item=item, run=view.run.model_dump(mode="json"), uncertain=view.runlane.uncertain
+        item=item,
+        run=view.run.model_dump(mode="json"),
+        uncertain=its.uncertain,
+        upstream_run_id=its.upstream_run_id,
+        upstream_url=None if its.upstream is None else its.upstream.url,
     )
     try:
         await workflow.execute_activity_method(

@@ -4,7 +4,7 @@ import hashlib
 from typing import Annotated, Any, Literal
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from pydantic.config import JsonDict
 
 from runlane.batches.wanted import MAX_TRIES
@@ -44,6 +44,9 @@ class BatchRunlane(BaseModel):
     )
     max_tokens: Annotated[StrictInt, Field(ge=1, lt=2**53)] | None = Field(
         default=None, description="The batch pauses once so many are used."
+    )
+    with_messages: StrictBool = Field(
+        default=False, description="In the results: what was said in each run."
     )
 
 

@@ -135,7 +135,7 @@ def _planned(body: BatchCreate, asking: Principal, name: str, file: StoredFile) 
         "completion_window": body.completion_window,
         "requested_by": asking.person,
         _DIGEST: body.digest(),
-        **its.model_dump(include={"rpm", "tpm", "tries"}, exclude_none=True),
+        **its.model_dump(include={"rpm", "tpm", "tries", "with_messages"}, exclude_none=True),
     }
     wanted = Wanted(name=name, options=options, max_in_flight=its.max_in_flight)
     now = datetime.now(UTC)

@@ -43,19 +43,26 @@ def line_of(item: Item) -> dict[str, Any]:
     if item.status_code is not None:
         body = response if response is not None else {"error": error}
         answered = {"status_code": item.status_code, "request_id": item.run_id, "body": body}
+    ours = {
+        "batch_id": item.batch_id,
+        "line": item.index + 1,
+        "seq": item.seq,
+        "state": item.state.value,
+        "run_id": item.run_id,
+    }
+    if item.messages is not None:
+        said = json.loads(item.messages)
+        has_them = isinstance(said, list)
+        ours["messages"] = said if has_them else None
+        if not has_them:
+            ours["messages_error"] = said["error"]
     return {
         "id": _request_id(item),
         "custom_id": item.custom_id,
         "response": answered,
         "error": error,
         "input_digest": item.digest,
-        "runlane": {
-            "batch_id": item.batch_id,
-            "line": item.index + 1,
-            "seq": item.seq,
-            "state": item.state.value,
-            "run_id": item.run_id,
-        },
+        "runlane": ours,
     }
 
 

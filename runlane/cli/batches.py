@@ -75,6 +75,10 @@ def _run(
         bool,
         typer.Option("--with-tools", help="Hand each run the tools that are registered here."),
     ] = False,
+    with_messages: Annotated[
+        bool,
+        typer.Option("--with-messages", help="In the results: what was said in each run."),
+    ] = False,
     wait_for_people: WaitForPeople = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return once it has begun; it goes on.")
@@ -119,6 +123,7 @@ def _run(
                 "tries": tries,
                 "prices": None if priced is None else str(priced),
                 "with_tools": with_tools or None,
+                "with_messages": with_messages or None,
             },
             max_in_flight=max_in_flight,
             token_limit=max_tokens,
