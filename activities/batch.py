@@ -93,10 +93,15 @@ class BatchActivities:
             work = asyncio.create_task(lane.work())
             shutdown = asyncio.create_task(activity.wait_for_worker_shutdown())
             try:
-                await asyncio.wait({work, shutdown}, return_when=asyncio.FIRST_COMPLETED)
+                try:
+                    await asyncio.wait({work, shutdown}, return_when=asyncio.FIRST_COMPLETED)
+                except asyncio.CancelledError:
+                    # Called back, or cut off. Either way what is on its way is seen to its end, or
+                    # the next attempt would look for it before it has arrived.
+                    await _brought_back(work)
+                    return LaneDone(why="time")
                 if not work.done():
-                    await lane.leave()
-                    work.cancel()
+                    await _brought_back(work)
                     hand_over()
                 return await work
             except EpochOver:
@@ -206,6 +211,12 @@ class BatchActivities:
             outcome = of_body(dict(ended.run), was_cancelled=cancelling, uncertain=ended.uncertain)
             outcome = await self._said.added_to(outcome, batch, ended)
         await self._ledger.batch_items.settle(batch.id, item.index, None, outcome, run_id=run_id)
+
+
+async def _brought_back(work: asyncio.Task[LaneDone]) -> None:
+    """Let a lane leave; at work beside that, it would begin what it can't drive any more."""
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
 
 
 def _end_of(batch: BatchRecord, counts: BatchCounts) -> BatchStatus:
