@@ -18,13 +18,21 @@ import psutil
 
 _PROGRAMS = "pginstall18"
 _START_SECONDS = 60
+_DEFAULT_PORT = 5432
+"""By which the socket is called, where nothing listens on a port."""
 
 
 class PostgresServer:
     """One server with a directory of its own, on a socket in it; it can be stopped and started."""
 
-    def __init__(self, *settings: str) -> None:
-        """Make its directory; settings are of the form `name=value`."""
+    def __init__(self, *settings: str, port: int | None = None) -> None:
+        """Make its directory.
+
+        Args:
+            settings: of the form `name=value`.
+            port: of loopback, on which it listens besides.
+        """
+        self._port = port
         # Not under pytest's directory, through which another user can't pass; and a socket's path
         # has at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
@@ -45,20 +53,25 @@ class PostgresServer:
     @property
     def url(self) -> str:
         """The URL of the database that is always there."""
+        if self._port is not None:
+            return f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         return f"postgresql://postgres@/postgres?host={self.directory}"
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        port = str(self._port or _DEFAULT_PORT)
+        listens = "" if self._port is None else "127.0.0.1"
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     self._programs / "bin" / "postgres", "-D", self.directory / "data",
-                    "-k", self.directory, "-h", "", *self._settings,
+                    "-k", self.directory, "-h", listens, "-p", port, *self._settings,
                 ],
                 cwd="/", stdout=log, stderr=log, **self._user,
             )  # fmt: skip
         end = time.monotonic() + _START_SECONDS
         ready = [str(self._programs / "bin" / "pg_isready"), "-q", "-h", str(self.directory)]
+        ready += ["-p", port]
         while subprocess.run(ready, check=False, cwd="/").returncode:
             log_text = (self.directory / "log").read_text(errors="replace")
             assert self.process.poll() is None, log_text

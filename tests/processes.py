@@ -70,7 +70,7 @@ class ProgramProcess:
         line = await asyncio.wait_for(self._process.stdout.readline(), _READY_WITHIN)
         assert line, f"it ended before it was ready:\n{self.log.read_text()[-2000:]}"
         self.document = json.loads(line)
-        assert self.pid == self.document["pid"], line
+        assert self.pid == self.document.get("pid"), line
 
     def terminate(self) -> None:
         """Ask it to end, as a supervisor or a deploy does."""
@@ -124,8 +124,8 @@ class WorkerProcess(ProgramProcess):
 class ApiProcess(ProgramProcess):
     """`python -m runlane.api`, on a port that it has again after a kill and another `start`."""
 
-    def __init__(self, environ: dict[str, str], log: Path) -> None:
-        super().__init__([], environ, log)
+    def __init__(self, environ: dict[str, str], log: Path, root: Path = _ROOT) -> None:
+        super().__init__([], environ, log, root)
         self._port = 0
 
     @property

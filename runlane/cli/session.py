@@ -111,8 +111,9 @@ def perform_apart(work: Callable[[], Awaitable[int]]) -> None:
                 signal.SIGINT, _interrupt, asyncio.current_task()
             )
         # Deferred, as above.
-        from runlane.monitoring import traces  # noqa: PLC0415
+        from runlane.monitoring import logs, traces  # noqa: PLC0415
 
+        logs.silence_runtime()
         try:
             return await work()
         finally:

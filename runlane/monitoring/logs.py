@@ -84,6 +84,13 @@ def start_runtime(metrics: SdkMetrics | None = None) -> None:
     Runtime.set_default(Runtime(telemetry=telemetry), error_if_already_set=False)
 
 
+def silence_runtime() -> None:
+    """Let the SDK's core log nothing: by itself it writes to standard output. Before a connect."""
+    Runtime.set_default(
+        Runtime(telemetry=TelemetryConfig(logging=None)), error_if_already_set=False
+    )
+
+
 def _tell_of_crash(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
