@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
+from sqlalchemy import Connection
+
 from ledger import batch_claiming, batch_input, batch_journal, batch_results, batch_sweeping, limits
+from ledger.audit import Appending
 from ledger.batch_contents import BatchContents
 from ledger.batch_item import Claim, Item, ItemOutcome, ItemState, NewItem
 from ledger.batch_writes import Intend, MadeRun, MadeThread, Promote, PutBack, Settle, Write
-from ledger.database import Database
+from ledger.chain import Event
+from ledger.contents import Contents
+from ledger.database import Database, take_turn
 from ledger.errors import LedgerRefused
 from ledger.run_record import Usage
+from ledger.stops import TRAIL
 
 MAX_LIMIT = 1000
 """Items on one page, and of one claim."""
@@ -23,10 +29,17 @@ MAX_LIMIT = 1000
 class BatchItems:
     """The items of all batches."""
 
-    def __init__(self, database: Database, contents: BatchContents) -> None:
-        """Read and write through this database."""
+    def __init__(self, database: Database, contents: BatchContents, trailed: Contents) -> None:
+        """Read and write through this database.
+
+        Args:
+            database: the ledger's.
+            contents: of the items.
+            trailed: of what goes into the trail.
+        """
         self._database = database
         self._contents = contents
+        self._trailed = trailed
 
     async def add(self, batch_id: str, items: Sequence[NewItem]) -> int:
         """Add a page of the input; return how many of its items are new.
@@ -263,7 +276,9 @@ class BatchItems:
             ended += count
         return ended
 
-    async def retry_failed(self, batch_id: str, *, deadline: datetime | None = None) -> int:
+    async def retry_failed(
+        self, batch_id: str, *, deadline: datetime | None = None, events: Sequence[Event] = ()
+    ) -> int:
         """Let failed and expired items wait again, as new generations; return how many it were.
 
         Where there are some, a batch that had ended is in progress again. Those whose contents
@@ -272,6 +287,7 @@ class BatchItems:
         Args:
             batch_id: which.
             deadline: that of a batch that had ended, from now on; with a zone. None: it has none.
+            events: for the trail `ledger.stops.TRAIL`, written where there are some.
 
         Raises:
             BatchNotKnown: there is no such batch.
@@ -280,11 +296,18 @@ class BatchItems:
         """
         if deadline is not None:
             limits.instant("deadline", deadline)
+        appending = Appending(TRAIL, events)
+
+        def work(connection: Connection, after: int) -> tuple[int, int] | None:
+            some = batch_sweeping.retry_some(connection, batch_id, after=after, deadline=deadline)
+            if some is not None and some[0]:
+                # An event that stands there already is not written again.
+                take_turn(connection, TRAIL)
+                appending.write(connection, self._trailed)
+            return some
+
         retried, after = 0, -1
-        while some := await self._database.write(
-            batch_id,
-            partial(batch_sweeping.retry_some, batch_id=batch_id, after=after, deadline=deadline),
-        ):
+        while some := await self._database.write(batch_id, partial(work, after=after)):
             retried, after = retried + some[0], some[1]
         return retried
 

@@ -48,7 +48,7 @@ class Ledger:
         self.tokens = Tokens(database, self.contents)
         self.batches = Batches(database, self.contents)
         self._batch_contents = BatchContents(sealing)
-        self.batch_items = BatchItems(database, self._batch_contents)
+        self.batch_items = BatchItems(database, self._batch_contents, self.contents)
         self.batch_notes = BatchNotes(database, sealing)
         self.files = Files(database, sealing)
 

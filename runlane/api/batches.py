@@ -22,6 +22,7 @@ from runlane.api.refusals import Refusal, not_found
 from runlane.api.runs import IdempotencyKey
 from runlane.api.services import Given, Services
 from runlane.batches import presenting, steering
+from runlane.batches.deadlines import WINDOWS
 from runlane.batches.running import Batches, NameTaken
 from runlane.batches.wanted import Wanted
 
@@ -30,7 +31,6 @@ routes = APIRouter(prefix="/v1/batches", tags=["batches"])
 BatchId = Annotated[str, Path(max_length=255, examples=["batch_jtimxmz3ek5e2gop2u3obqwx"])]
 
 _ID = re.compile(r"batch_[a-z2-7]{24}")
-_WINDOWS = {"24h": timedelta(hours=24)}
 _DIGEST = "request_digest"
 _START_AGAIN_AFTER = timedelta(seconds=5)
 _MAX_PAGE = 100
@@ -146,7 +146,7 @@ def _planned(body: BatchCreate, asking: Principal, name: str, file: StoredFile) 
         input_digest=file.digest,
         total=0,
         options=wanted.stored_options(),
-        deadline=now + _WINDOWS[body.completion_window],
+        deadline=now + WINDOWS[body.completion_window],
         token_limit=its.max_tokens,
         created_at=now,
     )

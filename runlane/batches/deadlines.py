@@ -1,11 +1,14 @@
 """A point in time after which a batch begins nothing, as people say it."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from activities.clock_times import next_time
 from runlane.errors import InvalidRequest
+
+WINDOWS = {"24h": timedelta(hours=24)}
+"""What OpenAI's API calls a completion window: how long a batch may begin items."""
 
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})")
 _OPTION = "--deadline"

@@ -116,7 +116,10 @@ class Batches:
         Raises:
             NameTaken: somebody has just given the name to another input.
         """
-        facts = {"name": planned.name, "input": planned.input_digest, "total": planned.total}
+        facts: dict[str, Any] = {"name": planned.name, "input": planned.input_digest}
+        if intake.FILE not in planned.options:
+            # The lines of a stored file are counted by the check, which comes later.
+            facts["total"] = planned.total
         event = trail.control(
             what="create", scope=scope_of(planned), by=by, reason=None, at=planned.created_at,
             facts=facts,

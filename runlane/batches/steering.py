@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 
 from activities import trail
 from ledger.batch_record import BatchRecord, BatchStatus
+from ledger.errors import LedgerRefused
+from runlane.batches.deadlines import WINDOWS
 from runlane.batches.running import Batches, scope_of
 from runlane.batches.wanted import MAX_NAME
 from runlane.errors import InvalidRequest, Refused
@@ -73,6 +75,40 @@ async def cancel(batches: Batches, batch: BatchRecord, by: str) -> BatchRecord:
         # Nobody runs it: its items are ended by a workflow, which looks and finds the word.
         await batches.start(found)
     return found
+
+
+async def retry_failed(
+    batches: Batches, batch: BatchRecord, by: str, *, deadline: datetime | None = None
+) -> int:
+    """Let what has failed or expired be tried again; return how many items it were.
+
+    Args:
+        batches: where it is known.
+        batch: which.
+        by: the person.
+        deadline: of a batch that had ended, from now on. None: its window anew, where it has one;
+            else the deadline that it has, unless that is past.
+
+    Raises:
+        Refused: it was cancelled, or never checked.
+    """
+    at = datetime.now(UTC)
+    window = WINDOWS.get(str(batch.options.get("completion_window")))
+    if deadline is None and window is not None:
+        deadline = at + window
+    elif deadline is None and batch.deadline is not None and batch.deadline > at:
+        deadline = batch.deadline
+    event = trail.control(what="retry-failed", scope=scope_of(batch), by=by, reason=None, at=at)
+    items = batches.ledger.batch_items
+    try:
+        count = await items.retry_failed(batch.id, deadline=deadline, events=[event])
+    except LedgerRefused as error:
+        raise Refused(str(error), code="batch_not_retried") from None
+    found = await batches.find(batch.id)
+    if not found.status.is_end:
+        # Also where nothing was failed: an earlier call may have died right before this.
+        await batches.start(found)
+    return count
 
 
 def _refuse_ended(batch: BatchRecord) -> None:

@@ -9,7 +9,7 @@ import typer
 from runlane.cli import batch_watching, batches, output, session
 from runlane.cli.batch_watching import Errors, Files, Ordered, Output, WaitForPeople
 from runlane.cli.options import Json
-from runlane.errors import ExitCode, InvalidRequest, Refused
+from runlane.errors import ExitCode, InvalidRequest
 
 if TYPE_CHECKING:
     from ledger import Ledger
@@ -177,21 +177,14 @@ def _retry_failed(
     async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
         from datetime import UTC, datetime  # noqa: PLC0415
 
-        from ledger.errors import LedgerRefused  # noqa: PLC0415
-        from runlane.batches import deadlines  # noqa: PLC0415
+        from runlane.batches import deadlines, steering  # noqa: PLC0415
+        from runlane.person import person  # noqa: PLC0415
 
         now = datetime.now(UTC)
         until = None if deadline is None else deadlines.read(deadline, timezone, now)
-        found = await known.find(batch)
-        try:
-            count = await ledger.batch_items.retry_failed(found.id, deadline=until)
-        except LedgerRefused as error:
-            raise Refused(str(error), code="batch_not_retried") from None
-        found = await known.find(found.id)
-        if not found.status.is_end:
-            # Also where nothing was failed: an earlier call may have died right before this.
-            await known.start(found)
-        _show(await _standing(client, ledger, found))
+        found, by = await known.find(batch), person(client.settings)
+        count = await steering.retry_failed(known, found, by, deadline=until)
+        _show(await _standing(client, ledger, await known.find(found.id)))
         output.note(f"Trying {output.counted(count, 'item')} again.")
         return int(ExitCode.DONE)
 

@@ -13,7 +13,7 @@ from ledger.batch_item import Item, ItemState
 from runlane.batches.outputs import line_of
 from runlane.orchestrator import Runlane
 from runlane.settings import Settings
-from tests.batches import Batch, new_threads
+from tests.batches import Batch, Line, new_threads
 from tests.lab import Lab
 from tests.simulator_process import SimulatorProcess
 
@@ -49,7 +49,7 @@ async def test_lines_hold_what_the_model_said(own_lab: Lab) -> None:
     a line on a thread that has had other runs holds no word of theirs.
     """
     batch = Batch(own_lab)
-    on_one = [(own_lab.thread_id, {}), (own_lab.thread_id, {})]
+    on_one: list[Line] = [(own_lab.thread_id, {}), (own_lab.thread_id, {})]
     status = await batch.run([*new_threads(3), *on_one], with_messages=True)
     results = await batch.results()
 

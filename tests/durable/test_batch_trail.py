@@ -1,7 +1,8 @@
 """What the audit trail says of a batch: who began, paused, resumed and cancelled it, and why."""
 
+import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.api import serving
 from tests.batches import Batch, new_threads
 from tests.lab import Lab
 from tests.lines import record
+from workflows.batch import BatchWorkflow
 
 LONG = {"queued": 0.05, "in_progress": 600}
 
@@ -30,6 +32,12 @@ async def told(lab: Lab, batch_id: str) -> list[tuple[str, str, str | None]]:
         said = None if note is None else await lab.ledger.contents.read(TRAIL, note)
         found.append((body["facts"]["what"], body["facts"]["by"], said))
     return found
+
+
+async def facts_of(lab: Lab, batch_id: str) -> list[dict[str, Any]]:
+    """Return the facts of the trail's rows on a batch."""
+    rows = [json.loads(row.body)["facts"] for row in await lab.ledger.audit.read(TRAIL)]
+    return [facts for facts in rows if facts["scope"] == f"batch {batch_id}"]
 
 
 async def test_each_order_stands_in_the_trail_once(lab: Lab) -> None:
@@ -122,3 +130,53 @@ async def test_who_began_it_over_http_stands_there_once(lab: Lab) -> None:
 
     assert made[0].id == made[1].id
     assert [("create", "ann", None)] == await told(lab, made[0].id)
+    # Nobody has counted its lines yet.
+    [facts] = await facts_of(lab, made[0].id)
+    assert "total" not in facts
+
+
+async def test_who_let_what_failed_be_tried_again_stands_there(lab: Lab) -> None:
+    """Once for each call that found something; one that finds nothing changes nothing."""
+    await lab.scenario(rounds=[{"queued": 0.02, "in_progress": 0.02, "ends": "failed"}])
+    batch = Batch(lab)
+    await batch.run(new_threads(3))
+    known = Batches(lab.client, lab.task_queue, lab.ledger)
+    await lab.scenario(rounds=[{"queued": 0.02, "in_progress": 0.02, "says": "On its way."}])
+    first = await steering.retry_failed(known, await batch.record(), "ann")
+    batch.handle = lab.client.get_workflow_handle_for(BatchWorkflow.run, batch.id)
+    status = await batch.ended()
+    second = await steering.retry_failed(known, await batch.record(), "bob")
+
+    assert (3, 0) == (first, second)
+    assert "completed" == status
+    assert [("retry-failed", "ann", None)] == await told(lab, batch.id)
+
+
+async def test_a_batch_of_a_window_is_tried_again_within_another(lab: Lab) -> None:
+    """One that came over HTTP has its 24 hours again, and so an `expires_at`; what somebody names
+    counts instead. A deadline that is past would let nothing begin, and is gone.
+    """
+    await lab.scenario(rounds=[{"queued": 0.02, "in_progress": 0.02, "ends": "failed"}])
+    known = Batches(lab.client, lab.task_queue, lab.ledger)
+    begun, soon = datetime.now(UTC), datetime.now(UTC) + timedelta(seconds=5)
+    windowed, named, plain, ahead = [Batch(lab) for _ in range(4)]
+    await windowed.run(new_threads(1), deadline=soon, completion_window="24h")
+    await named.run(new_threads(1), deadline=soon, completion_window="24h")
+    await plain.run(new_threads(1), deadline=soon)
+    await ahead.run(new_threads(1), deadline=begun + timedelta(hours=3))
+    await asyncio.sleep(max((soon - datetime.now(UTC)).total_seconds(), 0.0))
+    for each, deadline in (
+        (windowed, None),
+        (named, begun + timedelta(hours=2)),
+        (plain, None),
+        (ahead, None),
+    ):
+        record = await each.record()
+        assert 1 == await steering.retry_failed(known, record, "ann", deadline=deadline)
+
+    until = (await windowed.record()).deadline
+    assert until is not None
+    assert timedelta(hours=24) <= until - begun < timedelta(hours=24, minutes=5)
+    assert begun + timedelta(hours=2) == (await named.record()).deadline
+    assert (await plain.record()).deadline is None
+    assert begun + timedelta(hours=3) == (await ahead.record()).deadline
