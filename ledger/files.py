@@ -18,6 +18,8 @@ CHUNK_BYTES = 1024 * 1024
 """Of every chunk but the last."""
 MAX_LIMIT = 1000
 """Files on one page."""
+STANDING = "schedule"
+"""Purpose of files that something reads again and again: their age removes none of them."""
 
 _UNFINISHED_FOR = timedelta(days=1)
 _SWEPT_AT_ONCE = 100
@@ -105,6 +107,7 @@ class Files:
         at: datetime,
         *,
         owner: str | None = None,
+        purpose: str | None = None,
         limit: int = 20,
         after: StoredFile | None = None,
         oldest_first: bool = False,
@@ -114,6 +117,7 @@ class Files:
         Args:
             at: when they must not have expired.
             owner: whose; None: everybody's.
+            purpose: what for; None: for anything.
             limit: at most so many, up to 1000.
             after: those that follow it.
             oldest_first: else the newest.
@@ -128,6 +132,8 @@ class Files:
         where = [its.digest.is_not(None), or_(its.expires_at.is_(None), its.expires_at > at)]
         if owner is not None:
             where.append(its.owner == owner)
+        if purpose is not None:
+            where.append(its.purpose == purpose)
         if after is not None:
             same = its.created_at == after.created_at
             if oldest_first:
@@ -164,6 +170,23 @@ class Files:
             yield found
             number += 1
 
+    async def set_expiry(self, file_id: str, expires_at: datetime | None) -> bool:
+        """Say until when a file stays; return whether there is one that is whole.
+
+        Args:
+            file_id: which.
+            expires_at: with a zone; None: it stays until it is deleted.
+
+        Raises:
+            LedgerUnavailable: the ledger doesn't answer; the same call again does no harm.
+        """
+        its = files.c
+        which = (its.file_id == file_id, its.digest.is_not(None))
+        statement = update(files).where(*which).values(expires_at=expires_at)
+        return await self._database.write(
+            file_id, lambda connection: bool(connection.execute(statement).rowcount)
+        )
+
     async def delete(self, file_id: str) -> bool:
         """Remove a file, whole or not; return whether it was there.
 
@@ -178,13 +201,17 @@ class Files:
 
 
 async def remove_files(database: Database, until: datetime) -> int:
-    """Remove files made before then; return how many.
+    """Remove files made before then, but for standing ones; return how many.
 
     Raises:
         LedgerUnavailable: the ledger doesn't answer; the same call again goes on.
     """
     removed = 0
-    old = select(files.c.file_id).where(files.c.created_at < until).limit(_SWEPT_AT_ONCE)
+    old = (
+        select(files.c.file_id)
+        .where(files.c.created_at < until, files.c.purpose != STANDING)
+        .limit(_SWEPT_AT_ONCE)
+    )
 
     def work(connection: Connection) -> int:
         return _remove(connection, connection.execute(old).scalars().all())

@@ -1,12 +1,12 @@
-"""Schedules: runs that Temporal starts by the clock.
+"""Schedules: runs, or batches, that Temporal starts by the clock.
 
-A schedule is Temporal's own. Each start is a `Scheduled` workflow, whose one child is the run; the
-run's id follows from the schedule's name and the scheduled time.
+A schedule is Temporal's own. Each start is a workflow whose one child is the run, or the batch; the
+run's id, or the batch's name, follows from the schedule's name and the scheduled time.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -28,17 +28,25 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from runlane import key_check, reading
-from runlane.errors import CannotDecrypt, InvalidRequest, NotFound, Refused, RunNotFound
+from ledger.batch_record import batch_id
+from runlane import key_check
+from runlane.errors import CannotDecrypt, InvalidRequest, NotFound, Refused
 from runlane.rpc import explained, is_namespace_missing
-from runlane.scheduling import MAX_CATCHUP, OVERLAPS, Wanted, check_name, zone
+from runlane.scheduling import MAX_CATCHUP, OVERLAPS, Timed, check_name, zone
 from workflows.scheduled_contract import (
     ID_PREFIX,
+    SCHEDULED_BATCH_WORKFLOW,
     SCHEDULED_WORKFLOW,
+    ScheduledBatchInput,
     ScheduledInput,
+    scheduled_batch_name,
     scheduled_run_id,
 )
 
+_INPUTS: Mapping[str, type[ScheduledInput | ScheduledBatchInput]] = {
+    SCHEDULED_WORKFLOW: ScheduledInput,
+    SCHEDULED_BATCH_WORKFLOW: ScheduledBatchInput,
+}
 _MEMO = "runlane"
 _TIMEOUT = timedelta(seconds=15)
 _SEEN_WITHIN = 10.0
@@ -63,9 +71,11 @@ class _Memo(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """One start of a schedule."""
+    """One start of a schedule: of a run, or of a batch."""
 
-    run_id: str
+    run_id: str | None = None
+    batch: str | None = None
+    """Its name."""
     scheduled_at: datetime
 
 
@@ -77,6 +87,8 @@ class Known:
     cron: tuple[str, ...]
     """Empty in a list where this process lacks the key that shows it; the zone is UTC then."""
     timezone: str
+    of_batches: bool
+    """Whether it begins batches, and not runs."""
     paused: bool
     note: str | None
     """The reason of the pause."""
@@ -93,22 +105,27 @@ class Described(Known):
     overlap: str
     catchup_window: timedelta
     skipped: int
-    """Starts that were left out, because the run of an earlier one went on."""
+    """Starts that were left out, because what an earlier one began went on."""
     missed: int
     """Starts that were older than the catch-up window when Temporal came back."""
-    request: ScheduledInput
+    request: ScheduledInput | ScheduledBatchInput
 
 
 @dataclass(frozen=True, kw_only=True)
 class Triggered:
     """What came of a trigger."""
 
-    run_id: str | None
-    """None: nothing was started; as `skipped` says, or it waits for the end of the run before."""
+    start: Start | None = None
+    """None: nothing was started; as `skipped` says, or it waits for the end of the one before."""
     begun: bool = False
-    """Whether there is the run by now. It takes a worker; for a new thread, the upstream too."""
+    """Whether it is there by now. It takes a worker; for a new thread, the upstream too."""
     skipped: bool = False
-    """The run of an earlier start goes on, and the schedule's overlap lets no other begin."""
+    """What an earlier start began goes on, and the schedule's overlap lets no other begin."""
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id; None where none was started, or a batch."""
+        return None if self.start is None else self.start.run_id
 
 
 class Schedules:
@@ -124,7 +141,7 @@ class Schedules:
         self._client = client
         self._task_queue = task_queue
 
-    async def create(self, wanted: Wanted, *, paused: bool = False) -> Described:
+    async def create(self, wanted: Timed, *, paused: bool = False) -> Described:
         """Make a schedule; the same again is the one that there is.
 
         Raises:
@@ -138,7 +155,7 @@ class Schedules:
         await key_check.check_client(self._client, self._task_queue)
         schedule = Schedule(
             action=ScheduleActionStartWorkflow(
-                SCHEDULED_WORKFLOW,
+                wanted.workflow,
                 request,
                 id=ID_PREFIX + wanted.name,
                 task_queue=self._task_queue,
@@ -163,6 +180,24 @@ class Schedules:
                 raise InvalidRequest(text, param="--cron") from None
         return await self.find(wanted.name)
 
+    async def same(self, wanted: Timed) -> Described | None:
+        """Return the schedule that `create` would find; None: there is none of this name.
+
+        Raises:
+            InvalidRequest: something can't be used.
+            Refused: the name belongs to another schedule.
+        """
+        digest = wanted.digest()
+        with explained(self._client):
+            try:
+                await self._client.get_schedule_handle(wanted.name).describe(rpc_timeout=_TIMEOUT)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND or is_namespace_missing(error):
+                    raise
+                return None
+            await self._compare(wanted.name, digest)
+        return await self.find(wanted.name)
+
     async def find(self, name: str) -> Described:
         """Return a schedule.
 
@@ -173,16 +208,18 @@ class Schedules:
         with explained(self._client):
             found, action = await self._described(name)
             memo = await found.memo_value(_MEMO, type_hint=_Memo)
-            [request] = await self._client.data_converter.decode(action.args, [ScheduledInput])
+            kind = _INPUTS[action.workflow]
+            [request] = await self._client.data_converter.decode(action.args, [kind])
         policy, state, info = found.schedule.policy, found.schedule.state, found.info
         return Described(
             name=name,
             cron=tuple(memo.cron),
             timezone=memo.timezone,
+            of_batches=action.workflow == SCHEDULED_BATCH_WORKFLOW,
             paused=state.paused,
             note=state.note,
             next=_in_zone(info.next_action_times, memo.timezone),
-            recent=_starts(name, info.recent_actions, memo.timezone),
+            recent=_starts(name, action.workflow, info.recent_actions, memo.timezone),
             overlap=next(word for word, each in OVERLAPS.items() if each == policy.overlap),
             # Temporal fills its default in.
             catchup_window=policy.catchup_window or MAX_CATCHUP,
@@ -198,9 +235,9 @@ class Schedules:
                 action = None if each.schedule is None else each.schedule.action
                 if (
                     isinstance(action, ScheduleListActionStartWorkflow)
-                    and action.workflow == SCHEDULED_WORKFLOW
+                    and action.workflow in _INPUTS
                 ):
-                    yield await _listed(each)
+                    yield await _listed(each, action.workflow)
 
     async def pause(self, name: str, reason: str) -> Described:
         """Let the clock start nothing; a trigger still does.
@@ -215,7 +252,7 @@ class Schedules:
         return await self.find(name)
 
     async def resume(self, name: str) -> Described:
-        """Let the clock start runs again. What it missed meanwhile isn't made up for.
+        """Let the clock start again. What it missed meanwhile isn't made up for.
 
         Raises:
             ScheduleNotFound: there is none.
@@ -227,29 +264,30 @@ class Schedules:
         return await self.find(name)
 
     async def trigger(self, name: str) -> Triggered:
-        """Start a run now, as the schedule would: its overlap counts.
+        """Start a run, or a batch, now, as the schedule would: its overlap counts.
 
         Raises:
             ScheduleNotFound: there is none.
             TemporalUnreachable: nobody knows whether it was triggered; look before trying again.
         """
         with explained(self._client):
-            before = (await self._described(name))[0].info
+            found, action = await self._described(name)
+            before = found.info
             handle = self._client.get_schedule_handle(name)
             await handle.trigger(rpc_timeout=_TIMEOUT)
             until = time.monotonic() + _SEEN_WITHIN
             while time.monotonic() < until:
                 info = (await self._described(name))[0].info
                 if new := _new(before, info):
-                    run_id = _run_id(name, new[0])
-                    return Triggered(run_id=run_id, begun=await self._begun(run_id, until))
+                    [start] = _starts(name, action.workflow, new[:1], "UTC")
+                    return Triggered(start=start, begun=await self._begun(start, until))
                 if info.num_actions_skipped_overlap > before.num_actions_skipped_overlap:
-                    return Triggered(run_id=None, skipped=True)
+                    return Triggered(skipped=True)
                 await asyncio.sleep(_LOOK_SECONDS)
-        return Triggered(run_id=None)
+        return Triggered()
 
     async def delete(self, name: str) -> None:
-        """Delete a schedule. Runs that it has started go on.
+        """Delete a schedule. Runs and batches that it has started go on.
 
         Raises:
             ScheduleNotFound: there is none.
@@ -270,18 +308,19 @@ class Schedules:
                 raise
             raise _absent(name) from None
         action = found.schedule.action
-        if (
-            isinstance(action, ScheduleActionStartWorkflow)
-            and action.workflow == SCHEDULED_WORKFLOW
-        ):
+        if isinstance(action, ScheduleActionStartWorkflow) and action.workflow in _INPUTS:
             return found, action
         raise _absent(name)
 
-    async def _begun(self, run_id: str, until: float) -> bool:
+    async def _begun(self, start: Start, until: float) -> bool:
+        its_id = start.run_id or batch_id("", start.batch or "")
+        handle = self._client.get_workflow_handle(its_id)
         while True:
             try:
-                await reading.describe(self._client, run_id)
-            except RunNotFound:
+                await handle.describe(rpc_timeout=_TIMEOUT)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND or is_namespace_missing(error):
+                    raise
                 if time.monotonic() > until:
                     return False
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -301,7 +340,7 @@ class Schedules:
             raise Refused(text, param="NAME", code="schedule_exists")
 
 
-async def _listed(found: ScheduleListDescription) -> Known:
+async def _listed(found: ScheduleListDescription, workflow: str) -> Known:
     cron, timezone = tuple[str, ...](), "UTC"
     try:
         memo = await found.memo_value(_MEMO, type_hint=_Memo)
@@ -315,10 +354,11 @@ async def _listed(found: ScheduleListDescription) -> Known:
         name=found.id,
         cron=cron,
         timezone=timezone,
+        of_batches=workflow == SCHEDULED_BATCH_WORKFLOW,
         paused=state is not None and state.paused,
         note=None if state is None else state.note,
         next=() if info is None else _in_zone(info.next_action_times, timezone),
-        recent=() if info is None else _starts(found.id, info.recent_actions, timezone),
+        recent=() if info is None else _starts(found.id, workflow, info.recent_actions, timezone),
     )
 
 
@@ -326,22 +366,24 @@ def _in_zone(times: Sequence[datetime], timezone: str) -> tuple[datetime, ...]:
     return tuple(each.astimezone(zone(timezone)) for each in times)
 
 
-def _starts(name: str, actions: Sequence[ScheduleActionResult], timezone: str) -> tuple[Start, ...]:
-    return tuple(
-        Start(run_id=_run_id(name, each), scheduled_at=each.scheduled_at.astimezone(zone(timezone)))
-        for each in actions
-    )
+def _starts(
+    name: str, workflow: str, actions: Sequence[ScheduleActionResult], timezone: str
+) -> tuple[Start, ...]:
+    return tuple(_start(name, workflow, each, timezone) for each in actions)
+
+
+def _start(name: str, workflow: str, each: ScheduleActionResult, timezone: str) -> Start:
+    assert isinstance(each.action, ScheduleActionExecutionStartWorkflow)
+    at, its_id = each.scheduled_at.astimezone(zone(timezone)), each.action.workflow_id
+    if workflow == SCHEDULED_BATCH_WORKFLOW:
+        return Start(batch=scheduled_batch_name(its_id), scheduled_at=at)
+    return Start(run_id=scheduled_run_id(name, its_id), scheduled_at=at)
 
 
 def _new(before: ScheduleInfo, now: ScheduleInfo) -> list[ScheduleActionResult]:
     earliest = datetime.min.replace(tzinfo=UTC)
     last = max((each.started_at for each in before.recent_actions), default=earliest)
     return [each for each in now.recent_actions if each.started_at > last]
-
-
-def _run_id(name: str, each: ScheduleActionResult) -> str:
-    assert isinstance(each.action, ScheduleActionExecutionStartWorkflow)
-    return scheduled_run_id(name, each.action.workflow_id)
 
 
 def _absent(name: str) -> ScheduleNotFound:

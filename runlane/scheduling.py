@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from pydantic import BaseModel
 from temporalio.client import ScheduleOverlapPolicy
 
 from activities.contract import canonical_json
@@ -14,7 +15,7 @@ from runlane.durations import format_duration
 from runlane.errors import InvalidRequest
 from runlane.receipts import json_bytes
 from workflows.contract import content_digest
-from workflows.scheduled_contract import ScheduledInput
+from workflows.scheduled_contract import SCHEDULED_WORKFLOW, ScheduledInput
 
 OVERLAPS: Mapping[str, ScheduleOverlapPolicy] = {
     policy.name.lower().replace("_", "-"): policy for policy in ScheduleOverlapPolicy
@@ -36,8 +37,11 @@ _NEW_THREAD = "thread_new"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """A schedule that is asked for."""
+class Timed:
+    """When a schedule starts something, whatever that is."""
+
+    workflow: ClassVar[str]
+    """What is started."""
 
     name: str
     cron: Sequence[str]
@@ -49,47 +53,13 @@ class Wanted:
     catchup_window: timedelta | None = None
     """Starts missed while Temporal was away are made up for if they are not older. None: a year,
     Temporal's default."""
-    thread_id: str | None = None
-    """None: a new one for each run."""
-    params: Mapping[str, Any]
-    """The protocol's create body."""
-    options: Mapping[str, Any]
-    """As `requests.asked` takes them, but no idempotency key."""
 
-    def request(self) -> ScheduledInput:
-        """Return what each start asks for.
+    def check(self) -> None:
+        """Refuse what can't be used.
 
         Raises:
-            InvalidRequest: something can't be used; it names the option and its limit.
+            InvalidRequest: it names the option and its limit.
         """
-        self._check()
-        asked = requests.asked(self.thread_id or _NEW_THREAD, self.params, **self.options).request
-        found = ScheduledInput(
-            schedule=self.name,
-            params=asked.params,
-            thread_id=self.thread_id,
-            options=asked.options,
-            owner=asked.owner,
-            requested_by=asked.requested_by,
-        )
-        size = json_bytes(found.model_dump(mode="json"))
-        if size > MAX_REQUEST_BYTES:
-            text = (
-                f"The request has {size:,} bytes as JSON; a schedule may hold "
-                f"{MAX_REQUEST_BYTES:,}. Put long texts into the assistant, or shorten them."
-            )
-            raise InvalidRequest(text, param="params", code="too_large")
-        return found
-
-    def digest(self) -> str:
-        """Return what tells this schedule from another one of its name; who asks doesn't count."""
-        asked = self.request().model_dump(mode="json", exclude={"requested_by"})
-        window = None if self.catchup_window is None else self.catchup_window.total_seconds()
-        return content_digest(
-            canonical_json([list(self.cron), self.timezone, self.overlap, window, asked])
-        )
-
-    def _check(self) -> None:
         check_name(self.name)
         for cron in self.cron:
             if not cron.strip() or not cron.isprintable():
@@ -110,6 +80,76 @@ class Wanted:
                 f"{format_duration(MAX_CATCHUP)}, got {format_duration(window)}."
             )
             raise InvalidRequest(text, param="--catchup-window")
+
+    def request(self) -> BaseModel:
+        """Return what each start asks for, checked."""
+        raise NotImplementedError
+
+    def digest(self) -> str:
+        """Return what tells this schedule from another one of its name; who asks doesn't count."""
+        raise NotImplementedError
+
+    def _digest_with(self, asked: Mapping[str, Any]) -> str:
+        window = None if self.catchup_window is None else self.catchup_window.total_seconds()
+        return content_digest(
+            canonical_json([list(self.cron), self.timezone, self.overlap, window, asked])
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted(Timed):
+    """A schedule of runs that is asked for."""
+
+    workflow: ClassVar[str] = SCHEDULED_WORKFLOW
+
+    thread_id: str | None = None
+    """None: a new one for each run."""
+    params: Mapping[str, Any]
+    """The protocol's create body."""
+    options: Mapping[str, Any]
+    """As `requests.asked` takes them, but no idempotency key."""
+
+    def request(self) -> ScheduledInput:
+        """Return what each start asks for.
+
+        Raises:
+            InvalidRequest: something can't be used; it names the option and its limit.
+        """
+        self.check()
+        asked = requests.asked(self.thread_id or _NEW_THREAD, self.params, **self.options).request
+        found = ScheduledInput(
+            schedule=self.name,
+            params=asked.params,
+            thread_id=self.thread_id,
+            options=asked.options,
+            owner=asked.owner,
+            requested_by=asked.requested_by,
+        )
+        check_size(found, "Put long texts into the assistant, or shorten them.")
+        return found
+
+    def digest(self) -> str:
+        """Return what tells this schedule from another one of its name; who asks doesn't count."""
+        return self._digest_with(self.request().model_dump(mode="json", exclude={"requested_by"}))
+
+
+def check_size(request: BaseModel, mend: str) -> None:
+    """Refuse more than a schedule may hold.
+
+    Args:
+        request: what each start asks for.
+        mend: what can be done, as a sentence.
+
+    Raises:
+        InvalidRequest: it names the limit.
+    """
+    size = json_bytes(request.model_dump(mode="json"))
+    if size > MAX_REQUEST_BYTES:
+        text = (
+            f"The request has {size:,} bytes as JSON; a schedule may hold "
+            f"{MAX_REQUEST_BYTES:,}. {mend}"
+        )
+        raise InvalidRequest(text, param="params", code="too_large")
 
 
 def check_name(name: str) -> None:

@@ -90,6 +90,27 @@ class InputFile:
         except (gzip.BadGzipFile, zlib.error, EOFError):
             yield Line(number + 1, None, "The gzip data is damaged or cut off here.")
 
+    def raw_digest(self) -> str:
+        """Return the digest of its bytes as they lie on the disk: packed or not, it differs.
+
+        Raises:
+            OSError: the disk can't be read.
+        """
+        found = hashlib.sha256()
+        for piece in self.pieces():
+            found.update(piece)
+        return "sha256:" + found.hexdigest()
+
+    def pieces(self) -> Iterator[bytes]:
+        """Read its bytes as they lie on the disk, from the beginning.
+
+        Raises:
+            OSError: the disk can't be read.
+        """
+        self._file.seek(0)
+        while piece := self._file.read(_PIECE_BYTES):
+            yield piece
+
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()

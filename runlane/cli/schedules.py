@@ -3,28 +3,27 @@
 # ruff: noqa: FBT002, PLR0917 - typer reads a command's options from its parameters
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from runlane.cli import inputs, output, runs, session
+from runlane.cli import inputs, output, runs, schedule_words, scheduled_batches, session
 from runlane.cli.options import Json
+from runlane.cli.scheduled_batches import BatchOptions, When
 from runlane.errors import ExitCode, InvalidRequest
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from runlane.orchestrator import Runlane
-    from runlane.schedules import Described, Known, Schedules
+    from runlane.schedules import Described, Schedules
 
 _Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="Name of a schedule.")]
-_SHOWN = 3
-"""Times and runs that are shown of those to come and those that were."""
+_ON_EXPIRY, _MAX_ROUNDS = "recreate", 50
 
 
 def add_to(app: typer.Typer) -> None:
     """Give the commands their names."""
-    group = typer.Typer(help="Start runs by the clock.")
+    group = typer.Typer(help="Start runs and batches by the clock.")
     group.command("create")(_create)
     group.command("list")(_list)
     group.command("show")(_show)
@@ -49,7 +48,7 @@ def _create(
         typer.Option(
             "--overlap",
             metavar="skip|buffer-one|buffer-all|cancel-other|terminate-other|allow-all",
-            help="When an earlier run still goes on.",
+            help="When what an earlier start began still goes on.",
         ),
     ] = "skip",
     catchup_window: Annotated[
@@ -65,18 +64,65 @@ def _create(
     assistant: runs.Assistant = None,
     params: runs.Params = None,
     poll_interval: runs.PollInterval = None,
-    on_expiry: runs.OnExpiry = "recreate",
-    deadline: runs.Deadline = None,
-    max_rounds: runs.MaxRounds = 50,
+    on_expiry: runs.OnExpiry = _ON_EXPIRY,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            "--deadline",
+            metavar="90d|06:00",
+            help="Of a run, after which it is cancelled; of a batch, a time of day.",
+        ),
+    ] = None,
+    max_rounds: runs.MaxRounds = _MAX_ROUNDS,
     with_tools: runs.WithTools = False,
+    batch: Annotated[
+        Path | None,
+        typer.Option("--batch", metavar="INPUT", help="Begin batches of this file, and no runs."),
+    ] = None,
+    max_in_flight: Annotated[
+        int | None,
+        typer.Option("--max-in-flight", metavar="N", help="Of a batch, as with batch run."),
+    ] = None,
+    rpm: Annotated[
+        float | None, typer.Option("--rpm", metavar="N", help="Of a batch, as with batch run.")
+    ] = None,
+    tpm: Annotated[
+        float | None, typer.Option("--tpm", metavar="N", help="Of a batch, as with batch run.")
+    ] = None,
+    tries: Annotated[
+        int | None, typer.Option("--tries", metavar="N", help="Of a batch, as with batch run.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", metavar="N", help="Of a batch, as with batch run."),
+    ] = None,
     paused: Annotated[
         bool, typer.Option("--paused", help="Make it, and let nothing start yet.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Start a run whenever the clock says so. The same command again changes nothing."""
-    body = runs.create_body(assistant, params, with_tools=with_tools)
+    """Start a run, or a batch, whenever the clock says so. The same again changes nothing."""
     window = inputs.duration(catchup_window, "--catchup-window")
+    limits = BatchOptions(max_in_flight, rpm, tpm, tries, max_tokens)
+    if batch is not None:
+        scheduled_batches.refuse(
+            {
+                "--thread": thread,
+                "--assistant": assistant,
+                "--params": params,
+                "--poll-interval": poll_interval,
+                "--on-expiry": on_expiry if on_expiry != _ON_EXPIRY else None,
+                "--max-rounds": max_rounds if max_rounds != _MAX_ROUNDS else None,
+            },
+            "is of runs; the lines of --batch say it.",
+        )
+        when = When(name, cron, timezone, overlap, window)
+        scheduled_batches.create(
+            when, batch, limits, deadline=deadline, with_tools=with_tools, paused=paused
+        )
+        return
+    scheduled_batches.refuse(limits.given(), "is of batches: add --batch INPUT.")
+    body = runs.create_body(assistant, params, with_tools=with_tools)
     options: dict[str, Any] = {
         **runs.create_options(poll_interval, deadline),
         "on_expiry": on_expiry,
@@ -98,7 +144,7 @@ def _create(
             params=body,
             options={**options, "requested_by": person(client.settings)},
         )
-        _tell(await schedules.create(wanted, paused=paused))
+        schedule_words.tell(await schedules.create(wanted, paused=paused))
         await runs.mention_missing_worker(client)
         return int(ExitCode.DONE)
 
@@ -111,21 +157,23 @@ def _list(json: Json = False) -> None:
     async def work(client: "Runlane", schedules: "Schedules") -> int:
         found = sorted([each async for each in schedules.list()], key=lambda each: each.name)
         if session.wants_json():
-            output.document({"object": "list", "data": [_document(each) for each in found]})
+            data = [schedule_words.document(each) for each in found]
+            output.document({"object": "list", "data": data})
         elif not found:
             output.say("There are no schedules.")
         else:
-            output.table(("schedule", "next", "cron", "zone"), [_row(each) for each in found])
+            head = ("schedule", "begins", "next", "cron", "zone")
+            output.table(head, [schedule_words.row(each) for each in found])
         return int(ExitCode.DONE)
 
     _perform(work)
 
 
 def _show(name: _Name, json: Json = False) -> None:
-    """Show a schedule: what it starts, when, and its latest runs."""
+    """Show a schedule: what it starts, when, and its latest runs or batches."""
 
     async def work(client: "Runlane", schedules: "Schedules") -> int:
-        _tell(await schedules.find(name))
+        await _tell(client, schedules, await schedules.find(name))
         return int(ExitCode.DONE)
 
     _perform(work)
@@ -138,50 +186,44 @@ def _pause(
     ] = "paused by hand",
     json: Json = False,
 ) -> None:
-    """Let the clock start nothing. Runs that have begun go on; a trigger still starts one."""
+    """Let the clock start nothing. What has begun goes on; a trigger still starts something."""
     if not reason.strip() or not reason.isprintable():
         raise InvalidRequest("reason must be a line of text.", param="--reason")
 
     async def work(client: "Runlane", schedules: "Schedules") -> int:
-        _tell(await schedules.pause(name, reason.strip()))
+        await _tell(client, schedules, await schedules.pause(name, reason.strip()))
         return int(ExitCode.DONE)
 
     _perform(work)
 
 
 def _resume(name: _Name, json: Json = False) -> None:
-    """Let the clock start runs again. What it missed meanwhile isn't made up for."""
+    """Let the clock start again. What it missed meanwhile isn't made up for."""
 
     async def work(client: "Runlane", schedules: "Schedules") -> int:
-        _tell(await schedules.resume(name))
+        await _tell(client, schedules, await schedules.resume(name))
         return int(ExitCode.DONE)
 
     _perform(work)
 
 
 def _trigger(name: _Name, json: Json = False) -> None:
-    """Start a run now, besides the clock. Exit code 8: its overlap let none begin."""
+    """Start a run, or a batch, now. Exit code 8: the schedule's overlap let none begin."""
 
     async def work(client: "Runlane", schedules: "Schedules") -> int:
         triggered = await schedules.trigger(name)
+        start = triggered.start
         if session.wants_json():
-            output.document(
-                {
-                    "object": "schedule.trigger",
-                    "run_id": triggered.run_id,
-                    "begun": triggered.begun,
-                    "skipped": triggered.skipped,
-                }
-            )
-        elif triggered.run_id is not None:
-            output.say(output.safe(triggered.run_id))
+            output.document(schedule_words.trigger_document(triggered))
+        elif start is not None:
+            output.say(output.safe(start.run_id or start.batch or ""))
         if triggered.skipped:
             output.note(
-                "Skipped: an earlier run goes on. See  runlane schedule show " + output.word(name)
+                "Skipped: an earlier one goes on. See  runlane schedule show " + output.word(name)
             )
             return int(ExitCode.REFUSED)
-        if triggered.run_id is None:
-            output.note("It begins once the earlier run has ended.")
+        if start is None:
+            output.note("It begins once the earlier one has ended.")
         elif not triggered.begun:
             output.note("It is about to begin.")
             await runs.mention_missing_worker(client)
@@ -191,14 +233,24 @@ def _trigger(name: _Name, json: Json = False) -> None:
 
 
 def _delete(name: _Name, json: Json = False) -> None:
-    """Delete a schedule. Runs that it has started go on."""
+    """Delete a schedule. What it has begun goes on, and stays."""
 
     async def work(client: "Runlane", schedules: "Schedules") -> int:
-        await schedules.delete(name)
+        found = await schedules.find(name)
+        going_on: list[str] | None = None
+        if found.of_batches:
+            going_on = await scheduled_batches.delete(client, schedules, found)
+        else:
+            await schedules.delete(name)
         if session.wants_json():
-            output.document({"object": "schedule", "name": name, "deleted": True})
+            more = {} if going_on is None else {"going_on": going_on}
+            output.document({"object": "schedule", "name": name, "deleted": True, **more})
         else:
             output.say(f"Deleted: {output.safe(name)}")
+        if going_on is not None:
+            output.note("Its batches stay, with their results. See  runlane batch list")
+            for batch in going_on:
+                output.note(f"Going on: {output.safe(batch)}")
         return int(ExitCode.DONE)
 
     _perform(work)
@@ -213,74 +265,8 @@ def _perform(work: "Callable[[Runlane, Schedules], Awaitable[int]]") -> None:
     session.perform(connected)
 
 
-def _tell(found: "Described") -> None:
-    if session.wants_json():
-        output.document(_full_document(found))
-        return
-    from runlane.durations import format_duration  # noqa: PLC0415
-
-    standing = "paused" if found.paused else "active"
-    output.say_parts((output.safe(found.name), "bold"), (f"  {standing}", None))
-    request = found.request
-    pairs = [
-        ("next", "; ".join(map(_moment, found.next[:_SHOWN])) or "never"),
-        ("cron", f"{_crons(found)}  ({output.safe(found.timezone)})"),
-        ("overlap", f"{found.overlap}, {found.skipped:,} skipped"),
-        ("catch-up", f"{format_duration(found.catchup_window)}, {found.missed:,} missed"),
-        ("thread", output.safe(request.thread_id or "a new one each")),
-        ("assistant", output.safe(str(request.params["assistant_id"]))),
-        ("made by", output.safe(request.requested_by or "-")),
-    ]
-    if found.paused and found.note:
-        pairs.insert(0, ("reason", output.safe(found.note)))
-    pairs += [
-        ("run", f"{each.run_id}  of {_moment(each.scheduled_at)}")
-        for each in reversed(found.recent[-_SHOWN:])
-    ]
-    output.fields(pairs)
-
-
-def _row(found: "Known") -> tuple[str, ...]:
-    begins = "paused" if found.paused else _moment(found.next[0]) if found.next else "never"
-    cron = _crons(found) if found.cron else "its key is missing here"
-    return (output.safe(found.name), begins, cron, output.safe(found.timezone))
-
-
-def _crons(found: "Known") -> str:
-    return output.safe("; ".join(found.cron))
-
-
-def _moment(at: "datetime") -> str:
-    """Return a time as the schedule's own zone has it, with its offset."""
-    return at.isoformat(" ", timespec="seconds")
-
-
-def _document(found: "Known") -> dict[str, Any]:
-    return {
-        "object": "schedule",
-        "name": found.name,
-        "cron": list(found.cron),
-        "timezone": found.timezone,
-        "paused": found.paused,
-        "note": found.note,
-        "next": [each.timestamp() for each in found.next],
-        "recent": [
-            {"run_id": each.run_id, "scheduled_at": each.scheduled_at.timestamp()}
-            for each in found.recent
-        ],
-    }
-
-
-def _full_document(found: "Described") -> dict[str, Any]:
-    request = found.request
-    return {
-        **_document(found),
-        "overlap": found.overlap,
-        "catchup_window": found.catchup_window.total_seconds(),
-        "skipped": found.skipped,
-        "missed": found.missed,
-        "thread_id": request.thread_id,
-        "params": request.params,
-        "options": request.options.model_dump(mode="json", exclude={"timing"}),
-        "requested_by": request.requested_by,
-    }
+async def _tell(client: "Runlane", schedules: "Schedules", found: "Described") -> None:
+    if found.of_batches:
+        await scheduled_batches.tell(client, schedules, found)
+    else:
+        schedule_words.tell(found)

@@ -1,7 +1,9 @@
 """Schedules from the shell, with a worker in a process of its own."""
 
+import json
 import secrets
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -65,7 +67,7 @@ async def test_a_trigger_that_is_skipped_says_so(shell: Shell) -> None:
     await shell("schedule", "delete", name, code=0)
 
     assert "" == second.out
-    assert "an earlier run goes on" in second.err
+    assert "an earlier one goes on" in second.err
     assert "skip, 1 skipped" in shown.out
     assert "never" in shown.out
 
@@ -83,3 +85,101 @@ async def test_what_cant_be_used_makes_no_schedule(bare: Shell) -> None:
     assert "no time zone 'Mars/Olympus'" in zone.err
     assert "Temporal refuses the schedule" in cron.err
     assert "--overlap" == overlap.document["error"]["param"]
+
+
+def _input(directory: Path, assistant: str, lines: int = 2) -> Path:
+    thread = {"messages": [{"role": "user", "content": "Where is my order?"}]}
+    body = {"assistant_id": assistant, "thread": thread}
+    path = directory / "in.jsonl"
+    with path.open("w") as file:
+        for number in range(lines):
+            line = {"custom_id": f"t{number}", "method": "POST", "url": "/v1/threads/runs"}
+            file.write(json.dumps({**line, "body": body}) + "\n")
+    return path
+
+
+async def test_batches_by_the_clock_from_the_shell(shell: Shell, tmp_path: Path) -> None:
+    """Made, triggered, shown with its batches, whose results are to be had; deleted, they stay."""
+    await shell.plant.lab.scenario(rounds=[LAST])
+    source = _input(tmp_path, shell.plant.lab.assistant_id)
+    name = f"nightly-{secrets.token_hex(4)}"
+    asked = (
+        *("schedule", "create", name, "--cron", NEVER, "--timezone", "Europe/Berlin"),
+        *("--batch", str(source), "--deadline", "06:00", "--rpm", "6000", "--max-tokens", "9000"),
+    )
+
+    made = await shell(*asked, code=0)
+    again = await shell(*asked, code=0)
+    other = await shell(*asked, "--tries", "7", code=8)
+    source.unlink()
+    triggered = await shell("schedule", "trigger", name, "--json", code=0)
+    batch = triggered.document["batch"]
+    await shell("batch", "watch", batch, code=0)
+    results = await shell("batch", "results", batch, code=0)
+    listed = await shell("batch", "list", "--json", code=0)
+    shown = await shell("schedule", "show", name, code=0)
+    told = await shell("schedule", "show", name, "--json", code=0)
+    all_of_them = await shell("schedule", "list", code=0)
+    deleted = await shell("schedule", "delete", name, code=0)
+    after = await shell("batch", "status", batch, code=0)
+
+    assert "in.jsonl, 2 items" in made.out
+    assert "64 in flight, 6,000 requests a minute, 3 tries, 9,000 tokens" in made.out
+    assert "06:00  (Europe/Berlin)" in made.out
+    assert made.out == again.out
+    assert "another schedule" in other.err
+    assert batch.startswith(f"{name}-20")
+    assert {"t0", "t1"} == {json.loads(line)["custom_id"] for line in results.out.splitlines()}
+    assert batch in {each["runlane"]["name"] for each in listed.document["data"]}
+    [begun] = told.document["batches"]
+    assert f"{batch}  completed  {begun['id']}" in shown.out
+    assert ("batches", None) == (told.document["begins"], told.document["input_goes_at"])
+    assert "batches" in next(line for line in all_of_them.out.splitlines() if name in line)
+    assert "Its batches stay" in deleted.err
+    assert "completed" in after.out
+
+
+async def test_a_deleted_schedule_names_the_batches_that_go_on(
+    shell: Shell, tmp_path: Path
+) -> None:
+    """A trigger that is skipped says so, and what goes on is told when the schedule goes."""
+    await shell.plant.lab.scenario(rounds=[ENDLESS])
+    source = _input(tmp_path, shell.plant.lab.assistant_id)
+    name = f"nightly-{secrets.token_hex(4)}"
+    await shell("schedule", "create", name, "--cron", NEVER, "--batch", str(source), code=0)
+    batch = (await shell("schedule", "trigger", name, code=0)).out.strip()
+    skipped = await shell("schedule", "trigger", name, code=8)
+    deleted = await shell("schedule", "delete", name, "--json", code=0)
+    await shell("batch", "cancel", batch, code=0)
+    await shell("batch", "watch", batch, code=3)
+
+    assert "an earlier one goes on" in skipped.err
+    assert [batch] == deleted.document["going_on"]
+
+
+async def test_what_cant_be_a_schedule_of_batches(bare: Shell, tmp_path: Path) -> None:
+    """Bad lines are told as by `batch run`; options of the other kind are refused by name."""
+    source = _input(tmp_path, "asst_1")
+    made = ("schedule", "create", f"nightly-{secrets.token_hex(4)}", "--cron", NEVER)
+    of_batch = (*made, "--batch", str(source))
+    for options in (
+        ("--assistant", "asst_1"),
+        ("--max-rounds", "7"),
+        ("--deadline", "2h"),
+        ("--rpm", "0"),
+        ("--tries", "0"),
+        ("--max-in-flight", "0"),
+        ("--max-tokens", "0"),
+        ("--overlap", "kill"),
+    ):
+        refused = await bare(*of_batch, *options, "--json", code=2)
+        assert options[0] == refused.document["error"]["param"]
+    alone = await bare(*made, "--assistant", "asst_1", "--rpm", "60", "--json", code=2)
+    source.write_text(source.read_text() + "{nothing\n")
+    bad = await bare(*of_batch, code=2)
+    absent = await bare(*made, "--batch", str(tmp_path / "absent.jsonl"), code=2)
+
+    assert "--rpm" == alone.document["error"]["param"]
+    assert "line 3: It is not JSON" in bad.err
+    assert "nothing was sent" in bad.err
+    assert "No such file" in absent.err

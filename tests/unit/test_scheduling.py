@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from activities.scheduled_batch_contract import ClockTime
+from runlane.batches.scheduling import clock_time
 from runlane.errors import InvalidRequest
 from runlane.scheduling import MAX_REQUEST_BYTES, OVERLAPS, Wanted
 
@@ -83,3 +85,12 @@ def test_the_same_schedule_is_known_again() -> None:
 
     assert ASKED.digest() == replace(ASKED).digest() == other_person.digest()
     assert len(others) + 1 == len({ASKED.digest(), *(each.digest() for each in others)})
+
+
+@pytest.mark.parametrize("text", ["24:00", "6", "06:60", "tomorrow", "2026-12-01T06:00", ""])
+def test_a_deadline_of_batches_is_a_time_of_day(text: str) -> None:
+    """A date would be over after the first of them."""
+    with pytest.raises(InvalidRequest, match="a time such as 06:00") as refused:
+        clock_time(text, "UTC")
+    assert "--deadline" == refused.value.param
+    assert ClockTime(hour=6, minute=5, zone="Asia/Tokyo") == clock_time(" 6:05", "Asia/Tokyo")
