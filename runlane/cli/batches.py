@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from runlane.cli import STARTED, batch_checks, batch_watching, output, session, tools
+from runlane.cli import batch_checks, batch_watching, output, session, tools
 from runlane.cli.batch_watching import Errors, Files, Ordered, Output, WaitForPeople
 from runlane.cli.options import Json
 from runlane.errors import ExitCode, InvalidRequest
@@ -111,25 +111,26 @@ def _run(
     """
     files = Files(output_file, errors, ordered)
     files.check()
-    with output.unless_quick("Loading …", since=STARTED):
-        from runlane.batches.estimating import Prices  # noqa: PLC0415
+    # Before anything is loaded, which takes a while.
+    output.note(f"Checking {output.safe(str(source))} …")
+    from runlane.batches.estimating import Prices  # noqa: PLC0415
 
-        priced = None if prices is None else Prices.read(prices, "--price-per-million-tokens")
-        wanted = _wanted(
-            name or source.name,
-            {
-                "rpm": rpm,
-                "tpm": tpm,
-                "tries": tries,
-                "prices": None if priced is None else str(priced),
-                "with_tools": with_tools or None,
-                "with_messages": with_messages or None,
-            },
-            max_in_flight=max_in_flight,
-            token_limit=max_tokens,
-            deadline=deadline,
-            timezone=timezone,
-        )
+    priced = None if prices is None else Prices.read(prices, "--price-per-million-tokens")
+    wanted = _wanted(
+        name or source.name,
+        {
+            "rpm": rpm,
+            "tpm": tpm,
+            "tries": tries,
+            "prices": None if priced is None else str(priced),
+            "with_tools": with_tools or None,
+            "with_messages": with_messages or None,
+        },
+        max_in_flight=max_in_flight,
+        token_limit=max_tokens,
+        deadline=deadline,
+        timezone=timezone,
+    )
     added = None
     if with_tools:
         registry = tools.registered()

@@ -16,6 +16,7 @@ from functools import cache
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
+from runlane.cli import STARTED
 from runlane.moments import format_moment
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ FOLDED_WIDTH = 100
 _COMMAND = re.compile(r"\b(runlane|temporal)( [\w./:=-]+)+")
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
+_said_at = STARTED
+"""When something was printed last, or the process began."""
 _moving: "Console | None" = None
 """The console whose last line moves at present."""
 
@@ -82,6 +85,8 @@ def stderr() -> "Console":
 
 def say(text: str, *, style: str | None = None, to: "Console | None" = None) -> None:
     """Print a line as it is: neither wrapped, nor taken for markup."""
+    global _said_at  # noqa: PLW0603  # a process has one reader
+    _said_at = time.monotonic()
     (to or stdout()).print(text, style=style, soft_wrap=True)
 
 
@@ -126,17 +131,16 @@ def above(console: "Console") -> "Iterator[None]":
 
 
 @contextmanager
-def unless_quick(text: str, *, since: float | None = None) -> "Iterator[Timer]":
+def unless_quick(text: str) -> "Iterator[Timer]":
     """Print a note if the body takes longer than people wait in silence.
 
     Args:
         text: the note.
-        since: monotonic seconds from which on nothing was said; None: from now.
 
     Yields:
         A timer; once it is cancelled, nothing is printed any more.
     """
-    silent = 0.0 if since is None else time.monotonic() - since
+    silent = time.monotonic() - _said_at
     timer = Timer(max(_SILENCE_SECONDS - silent, 0.1), note, (text,))
     timer.daemon = True
     timer.start()

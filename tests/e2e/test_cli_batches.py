@@ -4,6 +4,7 @@ import asyncio
 import json
 import secrets
 import signal
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -312,13 +313,19 @@ async def test_a_disk_without_room_is_said_and_gone_on_from(shell: Shell) -> Non
 
 
 async def test_without_a_worker_it_is_said(bare: Shell) -> None:
-    """The command says why nothing happens, and Ctrl-C that the batch goes on."""
+    """The command's first word comes within two seconds of its start; it says why nothing happens,
+    and Ctrl-C that the batch goes on.
+    """
     given = Input(bare)
     given.add(1)
 
+    began = time.monotonic()
     process = await bare.start("batch", "run", given.name)
     assert process.stderr is not None
-    said = ""
+    said = (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
+    first_word = time.monotonic() - began
+    assert f"Checking {given.name} …\n" == said
+    assert first_word < 2.0
     while "runlane worker" not in said:
         line = await asyncio.wait_for(process.stderr.readline(), 20)
         assert line, f"it ended, and said {said!r}"
