@@ -12,6 +12,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities import trail
 from activities.attached import hand_over
+from activities.batch_budgets import BY, pause_if_spent
 from activities.batch_contract import (
     CheckInput,
     LaneDone,
@@ -25,7 +26,7 @@ from activities.contract import Upstream
 from activities.heartbeat import POLL_BEAT, heartbeating
 from activities.intake import Intake
 from activities.lane_journal import EpochOver
-from activities.lanes import BY, Lane
+from activities.lanes import Lane
 from activities.promoted_messages import Said
 from activities.promotion import Promotions
 from ledger import Ledger
@@ -182,11 +183,8 @@ class BatchActivities:
             await items.fail_waiting(batch.id, ItemState.CANCELLED, _now())
         elif batch.deadline is not None and batch.deadline <= _now():
             await items.fail_waiting(batch.id, ItemState.EXPIRED, _now())
-        elif batch.token_limit is not None and batch.token_limit <= batch.tokens_used:
-            reason = f"budget: its {batch.token_limit:,} tokens are used up"
-            at = _now()
-            event = _event("pause", batch, by=BY, at=at, reason=reason)
-            await self._ledger.batches.pause(batch.id, reason, BY, at, [event])
+        else:
+            await pause_if_spent(self._ledger, batch)
 
     async def _see_promoted(self, batch: BatchRecord) -> None:
         """Cancel promoted runs with their batch, and settle those that ended without a word."""

@@ -59,8 +59,6 @@ class LaneInput(_Model):
     batch_id: str
     lane: int
     """From 0."""
-    lanes: int
-    """How many there are: each takes its share of the limits."""
     window: int
     """Items that it drives at a time."""
     upstream: Upstream | None = None

@@ -51,6 +51,7 @@ class Items:
         promotions: takes over those that wait for somebody.
         batch: theirs.
         input: of the lane.
+        pace: gives its requests their turns.
         mood: shared with the lane.
     """
 
@@ -62,6 +63,7 @@ class Items:
         *,
         batch: BatchRecord,
         input: LaneInput,
+        pace: Pace,
         mood: Mood,
     ) -> None:
         self._journal = journal
@@ -70,8 +72,7 @@ class Items:
         self._input = input
         self._options = BatchOptions.model_validate(batch.options)
         self._mood = mood
-        self.pace = Pace(rpm=self._options.rpm, tpm=self._options.tpm, lanes=input.lanes)
-        self._requests = Requests(upstream, journal, self.pace, mood)
+        self._requests = Requests(upstream, journal, pace, mood)
 
     async def drive(self, item: Item) -> None:
         """Bring an item as far as it comes: to its end, to a run of its own, or back to wait.
@@ -125,7 +126,6 @@ class Items:
             if not expired or work.attempt >= MAX_ATTEMPTS:
                 break
             work.expire()
-        self.pace.use(0 if run.usage is None else run.usage.total_tokens)
         cancelled = self._mood.cancelling.is_set()
         outcome = of_run(run, work.run_id, was_cancelled=cancelled)
         if self._options.with_messages and outcome.state is ItemState.COMPLETED:

@@ -6,6 +6,7 @@ hundreds of items costs the ledger tens of transactions a second, and one with t
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from ledger import Ledger, LedgerRefused, LedgerUnavailable
@@ -14,6 +15,8 @@ from ledger.stops import Scope, Stop
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
+_SAME_HOLD = timedelta(seconds=0.5)
+"""By which two holds may differ that come of one answer's time."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -37,6 +40,7 @@ class Journal:
         self._ledger = ledger
         self._batch_id = batch_id
         self._epoch = epoch
+        self._held_until = datetime.min.replace(tzinfo=UTC)
         self._writes = _Together(self._write)
         self._asks = _Together(self._ask)
 
@@ -49,6 +53,15 @@ class Journal:
         """
         if not await self._writes.call(write):
             raise EpochOver
+
+    async def hold(self, seconds: float) -> None:
+        """Let all lanes of the batch leave the upstream alone for so long."""
+        until = datetime.now(UTC) + timedelta(seconds=seconds)
+        if until <= self._held_until + _SAME_HOLD:
+            return
+        # Many requests are told at once; the first one's word is everybody's.
+        self._held_until = until
+        await patiently(lambda: self._ledger.batches.hold(self._batch_id, until))
 
     async def may_send(self, run_id: str) -> Stop | None:
         """Ask whether a run may act now; return the stop against it.

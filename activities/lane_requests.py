@@ -49,7 +49,7 @@ class Requests:
     Args:
         upstream: where runs are executed.
         journal: asked before anything is sent that changes something.
-        pace: the lane's share of the batch's limits.
+        pace: gives it its turns among all requests of the batch.
         mood: shared with the lane.
     """
 
@@ -70,12 +70,11 @@ class Requests:
 
         An answer that is lost leaves an empty one behind, and no run on it.
         """
-        await self._turn()
-        await self._may_send(run_id)
+        await self._may_send(run_id, await self._turn())
         try:
             answer = await self._upstream.request("POST", "/threads", body=body)
         except RunsAPIError as error:
-            raise self._meaning(error, creating=True) from None
+            raise await self._meaning(error, creating=True) from None
         self._answered()
         thread_id = answer.data.get("id") if isinstance(answer.data, dict) else None
         if not isinstance(thread_id, str) or not thread_id:
@@ -85,20 +84,22 @@ class Requests:
     async def create(self, wanted: CreateInput) -> Response[Run] | Run:
         """Create a run; where the thread has it already, return the one that it has."""
         params = RunCreateParams.model_validate(wanted.params)
-        await self._turn()
+        turn = await self._turn()
         try:
             response: Response[Run] = await self._runs.with_response.create(
                 wanted.thread_id,
                 params,
-                before_send=lambda: self._may_send(wanted.run_id),
+                before_send=lambda: self._may_send(wanted.run_id, turn),
             )
         except RunsAPIError as error:
             if not is_taken(error):
-                raise self._meaning(error, creating=True) from None
+                raise await self._meaning(error, creating=True) from None
             self._answered()
+            await self._turn()
             try:
                 return await stamps.find_after_refusal(self._runs, wanted, error)
             except ApplicationError as failure:
+                await self._tell_hold()
                 raise of_failure(failure) from None
         self._answered()
         return response
@@ -109,6 +110,7 @@ class Requests:
         try:
             found = await stamps.find(self._runs, wanted)
         except ApplicationError as failure:
+            await self._tell_hold()
             raise of_failure(failure) from None
         self._answered()
         return found
@@ -121,7 +123,7 @@ class Requests:
                 run_id, thread_id=thread_id, background=True
             )
         except RunsAPIError as error:
-            raise self._meaning(error, creating=False) from None
+            raise await self._meaning(error, creating=False) from None
         self._answered()
         if response.data.id != run_id:
             raise Trouble("unavailable", f"The upstream answered for {run_id} with another run")
@@ -133,7 +135,7 @@ class Requests:
         try:
             page = await item_messages.page_of(self._upstream, thread_id, query)
         except RunsAPIError as error:
-            raise self._meaning(error, creating=False) from None
+            raise await self._meaning(error, creating=False) from None
         self._answered()
         return page
 
@@ -143,28 +145,40 @@ class Requests:
         try:
             await self._runs.cancel(run_id, thread_id=thread_id)
         except RunsAPIError:
+            await self._tell_hold()
             return
         self._answered()
 
-    async def _turn(self) -> None:
+    async def _turn(self) -> float:
         """Wait until the pace lets one more request go, unless the lane comes back."""
         if self._mood.leaving.is_set():
             raise Leave
-        await self._pace.turn()
+        return await self._pace.turn()
 
-    async def _may_send(self, run_id: str) -> None:
+    async def _may_send(self, run_id: str, turn: float) -> None:
         """Look right before something is sent: it may have waited for its turn for minutes."""
-        stop = await self._journal.may_send(run_id)
-        if stop is not None:
-            raise PauseBatch("stopped", f"Stopped by {stop.by} ({stop}): {stop.reason}")
-        if self._mood.leaving.is_set():
-            raise Leave
+        while True:
+            stop = await self._journal.may_send(run_id)
+            if stop is not None:
+                raise PauseBatch("stopped", f"Stopped by {stop.by} ({stop}): {stop.reason}")
+            if self._mood.leaving.is_set():
+                raise Leave
+            if self._pace.is_fresh(turn):
+                return
+            turn = await self._turn()
 
     def _answered(self) -> None:
         self._mood.answered_at = time.monotonic()
 
-    def _meaning(self, error: RunsAPIError, *, creating: bool) -> Outcome:
+    async def _meaning(self, error: RunsAPIError, *, creating: bool) -> Outcome:
+        await self._tell_hold()
         meaning = of_error(error, creating=creating)
         if not isinstance(meaning, Trouble) or not meaning.is_outage:
             self._answered()
         return meaning
+
+    async def _tell_hold(self) -> None:
+        """Tell the other processes if the upstream wants to be left alone."""
+        held = self._upstream.turns.held
+        if held > 0:
+            await self._journal.hold(held)

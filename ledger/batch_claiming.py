@@ -9,9 +9,12 @@ from sqlalchemy import Connection, Row, func, insert, or_, select, update
 from ledger import batch_rows
 from ledger.batch_contents import BatchContents, Part
 from ledger.batch_item import Claim, Item, ItemState, Withheld
-from ledger.batch_record import BatchStatus
+from ledger.batch_record import BatchRecord, BatchStatus, from_columns
 from ledger.errors import BatchNotKnown
 from ledger.tables import batch_items, batch_lanes, batches
+
+_UNKNOWN = 4
+"""Items that may be under way while none has told what one uses."""
 
 
 def take(connection: Connection, batch_id: str, lane: int, holder: str) -> int:
@@ -47,6 +50,7 @@ def claim(
     holder: tuple[int, int],
     limit: int,
     now: datetime,
+    tokens_up_to: float | None = None,
 ) -> Claim:
     """Begin items as `BatchItems.claim` does, in a transaction that has the batch's turn."""
     batch = _batch(connection, batch_id)
@@ -56,10 +60,13 @@ def claim(
     if connection.execute(select(its.lane).where(*mine)).first() is None:
         return Claim(items=[], withheld=Withheld.EPOCH)
     old = connection.execute(_left(batch_id, lane, epoch).limit(limit)).all()
-    withheld = _withheld(batch, now)
+    withheld = _withheld(from_columns(dict(batch._mapping)), now)
     new: Sequence[Row[Any]] = []
     if withheld is None and len(old) < limit:
         new = connection.execute(_next(batch_id, now).limit(limit - len(old))).all()
+        room = None if tokens_up_to is None else _room(connection, batch, tokens_up_to)
+        if room is not None and room < len(new):
+            new, withheld = new[:room], Withheld.PACE
     found = [row.item_index for row in (*old, *new)]
     begun = {"state": ItemState.BEGUN, "lane": lane, "epoch": epoch}
     batch_rows.change_alike(connection, batch_id, found, begun)
@@ -91,16 +98,31 @@ def _batch(connection: Connection, batch_id: str) -> Row[Any]:
     return found
 
 
-def _withheld(batch: Row[Any], now: datetime) -> Withheld | None:
-    if batch.status != BatchStatus.IN_PROGRESS:
+def _withheld(batch: BatchRecord, now: datetime) -> Withheld | None:
+    if batch.status is not BatchStatus.IN_PROGRESS:
         return Withheld.STATUS
     if batch.paused_at is not None:
         return Withheld.PAUSED
     if batch.deadline is not None and batch.deadline <= now:
         return Withheld.DEADLINE
-    if batch.token_limit is not None and batch.token_limit <= batch.total_tokens:
-        return Withheld.BUDGET
-    return None
+    return Withheld.BUDGET if batch.is_spent else None
+
+
+def _room(connection: Connection, batch: Row[Any], tokens_up_to: float) -> int:
+    """Return how many items may begin, if each one under way uses what others have used."""
+    its = batch_items.c
+    under_way = select(func.count()).where(
+        its.batch_id == batch.batch_id, its.state == ItemState.BEGUN, its.is_behind.is_(False)
+    )
+    begun: int = connection.execute(under_way).scalar_one()
+    left = tokens_up_to - batch.total_tokens
+    if left <= 0:
+        return 0
+    if not batch.last_seq or not batch.total_tokens:
+        return max(_UNKNOWN - begun, 0)
+    room = int(left * batch.last_seq / batch.total_tokens) - begun
+    # One alone may use more than a minute's: else it would never begin.
+    return max(room, 0 if begun else 1)
 
 
 def _left(batch_id: str, lane: int, epoch: int) -> Any:

@@ -130,7 +130,9 @@ class Withheld(StrEnum):
     """The batch isn't in progress."""
     DEADLINE = "deadline"
     BUDGET = "budget"
-    """Its tokens are used up."""
+    """What it may use, or cost, is used up."""
+    PACE = "pace"
+    """The tokens of this minute are: there is more a little later."""
     EPOCH = "epoch"
     """Another attempt has taken the lane: stop."""
 

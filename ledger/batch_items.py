@@ -91,7 +91,16 @@ class BatchItems:
             batch_id, lambda connection: batch_claiming.take(connection, batch_id, lane, holder)
         )
 
-    async def claim(self, batch_id: str, lane: int, epoch: int, limit: int, now: datetime) -> Claim:
+    async def claim(
+        self,
+        batch_id: str,
+        lane: int,
+        epoch: int,
+        limit: int,
+        now: datetime,
+        *,
+        tokens_up_to: float | None = None,
+    ) -> Claim:
         """Begin items: first those that this lane held in an older epoch, then waiting ones.
 
         Those to take over are given out also where nothing new is. Of one thread only the first
@@ -104,6 +113,8 @@ class BatchItems:
             epoch: from `take_lane`.
             limit: at most so many, up to 1,000.
             now: with a zone; what waits until later is left.
+            tokens_up_to: what the batch's tokens may come to by now, with what is under way, as far
+                as that can be known; None: anything.
 
         Raises:
             BatchNotKnown: there is no such batch.
@@ -115,7 +126,13 @@ class BatchItems:
         return await self._database.write(
             batch_id,
             lambda connection: batch_claiming.claim(
-                connection, self._contents, batch_id, holder=(lane, epoch), limit=limit, now=now
+                connection,
+                self._contents,
+                batch_id,
+                holder=(lane, epoch),
+                limit=limit,
+                now=now,
+                tokens_up_to=tokens_up_to,
             ),
         )
 
@@ -310,6 +327,16 @@ class BatchItems:
         while some := await self._database.write(batch_id, partial(work, after=after)):
             retried, after = retried + some[0], some[1]
         return retried
+
+    async def ended_since(self, batch_id: str, at: datetime) -> Sequence[tuple[datetime, int]]:
+        """Return when items ended since then, and the tokens of each, in the order of their ends.
+
+        Raises:
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        return await self._database.read(
+            lambda connection: batch_results.ended_since(connection, batch_id, at)
+        )
 
     async def unfinished(self, batch_id: str) -> bool:
         """Tell whether an item has not ended.

@@ -9,7 +9,14 @@ from functools import partial
 from sqlalchemy import Connection, delete, select, tuple_
 
 from ledger.database import Database
-from ledger.tables import batch_contents, batch_items, batch_lanes, batch_notes, batches
+from ledger.tables import (
+    batch_contents,
+    batch_items,
+    batch_lanes,
+    batch_notes,
+    batch_paces,
+    batches,
+)
 
 AT_ONCE = 2000
 """Rows removed in one transaction; others write between two."""
@@ -86,7 +93,7 @@ def _batch(connection: Connection, batch_id: str, until: datetime) -> bool:
         found = delete(table).where(its.batch_id == batch_id, its.item_index.in_(some))
         if connection.execute(found).rowcount:
             return True
-    for table in (batch_lanes, batch_notes):
+    for table in (batch_lanes, batch_notes, batch_paces):
         connection.execute(delete(table).where(table.c.batch_id == batch_id))
     connection.execute(delete(batches).where(of_it))
     return False

@@ -6,15 +6,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
 from ledger import limits
 from ledger.batch_item import ItemState
+from ledger.batch_money import LARGEST_AMOUNT, Prices
 from ledger.errors import LedgerRefused
 from ledger.run_record import Usage
 
 _ID_CHARACTERS = 24
+PRICES = "prices"
+"""The option that holds what a million tokens cost, as `Prices` writes it."""
 
 
 class BatchStatus(StrEnum):
@@ -69,8 +73,13 @@ class BatchRecord:
     """With a zone. Nothing is begun from then on."""
     token_limit: int | None = None
     """Nothing is begun once so many tokens are used; those in flight still use theirs."""
+    cost_limit: Decimal | None = None
+    """Likewise once they have cost so much, by the prices among the options."""
     tokens_used: int = 0
     """By what has ended or was tried; set by the ledger."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """Parts of the same."""
     created_at: datetime
     started_at: datetime | None = None
     """Set by the ledger, when it is first in progress."""
@@ -81,6 +90,23 @@ class BatchRecord:
     """The person, or the part of Runlane."""
     paused_at: datetime | None = None
     """None: it isn't paused."""
+    held_until: datetime | None = None
+    """When the upstream, which has said 429, may be asked again; set by the ledger."""
+
+    @property
+    def cost(self) -> Decimal | None:
+        """What the tokens that were used cost; None: it has no prices."""
+        prices = self.options.get(PRICES)
+        if prices is None:
+            return None
+        return Prices.parse(prices).of(self.prompt_tokens, self.completion_tokens)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether a budget is used up, so that nothing more is begun."""
+        if self.token_limit is not None and self.token_limit <= self.tokens_used:
+            return True
+        return self.cost_limit is not None and self.cost_limit <= (self.cost or 0)
 
     def check(self) -> None:
         """Refuse what can't be stored.
@@ -99,10 +125,35 @@ class BatchRecord:
             raise LedgerRefused(f"total must be at least 0, got {self.total}.")
         if self.token_limit is not None and self.token_limit < 1:
             raise LedgerRefused(f"token_limit must be at least 1, got {self.token_limit}.")
+        self._check_money()
         limits.body("options", json.dumps(self.options).encode())
         limits.instant("created_at", self.created_at)
         if self.deadline is not None:
             limits.instant("deadline", self.deadline)
+
+    def _check_money(self) -> None:
+        try:
+            cost = self.cost
+        except ValueError:
+            raise LedgerRefused(f"{PRICES} must be two numbers, as in 2.50,10.") from None
+        if self.cost_limit is None:
+            return
+        if cost is None:
+            raise LedgerRefused("cost_limit needs prices.")
+        if not 0 < self.cost_limit <= LARGEST_AMOUNT:
+            raise LedgerRefused(f"cost_limit must be above 0, got {self.cost_limit:f}.")
+
+
+def from_columns(columns: Mapping[str, Any]) -> BatchRecord:
+    """Return a batch by the columns of its row."""
+    found = {name: value for name, value in columns.items() if name != "last_seq"}
+    found["options"] = json.loads(found["options"])
+    return BatchRecord(
+        id=found.pop("batch_id"),
+        tokens_used=found.pop("total_tokens"),
+        status=BatchStatus(found.pop("status")),
+        **found,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,18 @@
 """Reading items: those that have ended with what they answered, and those that live."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, exists, or_, select
+from sqlalchemy import Connection, Select, exists, func, or_, select
 
 from ledger import batch_rows
 from ledger.batch_contents import ANSWERS, BatchContents, Part
 from ledger.batch_item import UNFINISHED, Item, ItemState
 from ledger.tables import batch_items
+
+_LAST_ENDS = 20_000
+"""Ends that are looked at, where those of a while are asked for."""
 
 
 def has_unfinished(connection: Connection, batch_id: str) -> bool:
@@ -30,6 +34,20 @@ def promoted(
         query = query.where(its.item_index > after)
     found = connection.execute(query.order_by(its.item_index).limit(limit))
     return [batch_rows.read(row) for row in found]
+
+
+def ended_since(
+    connection: Connection, batch_id: str, at: datetime
+) -> Sequence[tuple[datetime, int]]:
+    """Return ends as `BatchItems.ended_since` does."""
+    its = batch_items.c
+    ended = select(func.max(its.seq)).where(its.batch_id == batch_id)
+    last = connection.execute(ended).scalar() or 0
+    # By their numbers, for which there is an index.
+    query = select(its.ended_at, its.total_tokens).where(
+        its.batch_id == batch_id, its.seq > last - _LAST_ENDS, its.ended_at >= at
+    )
+    return [(row.ended_at, row.total_tokens) for row in connection.execute(query.order_by(its.seq))]
 
 
 def by_end(

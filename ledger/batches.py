@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
@@ -10,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select
 from ledger import limits
 from ledger.audit import Appending
 from ledger.batch_counting import count
-from ledger.batch_record import ENDS, BatchCounts, BatchRecord, BatchStatus
+from ledger.batch_record import ENDS, BatchCounts, BatchRecord, BatchStatus, from_columns
 from ledger.batch_results import has_unfinished
 from ledger.batch_writes import TOKENS
 from ledger.chain import Event
@@ -186,26 +188,60 @@ class Batches:
         """
         return await self._pausing(batch_id, _NOT_PAUSED, Appending(TRAIL, events))
 
-    async def set_token_limit(self, batch_id: str, limit: int | None) -> BatchRecord:
-        """Give a batch another budget; return what stands. One that was paused stays so.
+    async def pause_spent(
+        self, batch_id: str, reason: str, by: str, at: datetime, events: Sequence[Event] = ()
+    ) -> BatchRecord:
+        """Do as `pause`, where a budget is used up: it may have been raised meanwhile."""
+        limits.name("reason", reason)
+        limits.name("by", by)
+        limits.instant("at", at)
+        paused = {"paused_reason": reason, "paused_by": by, "paused_at": at}
+        return await self._pausing(batch_id, paused, Appending(TRAIL, events), if_spent=True)
+
+    async def set_limits(
+        self, batch_id: str, *, tokens: int | None = None, cost: Decimal | None = None
+    ) -> BatchRecord:
+        """Give a batch other budgets; return what stands. One that was paused stays so.
 
         Args:
             batch_id: which.
-            limit: its tokens in all, those used included; None: it has none.
+            tokens: in all, those used included; None: as it was.
+            cost: likewise, of all tokens.
 
         Raises:
             BatchNotKnown: there is no such batch.
-            LedgerRefused: the limit is below 1.
+            LedgerRefused: a limit can't be used, or the batch has no prices.
             LedgerUnavailable: the ledger doesn't answer; the same call again does no harm.
         """
-        if limit is not None and limit < 1:
-            raise LedgerRefused(f"token_limit must be at least 1, got {limit}.")
+        given = {"token_limit": tokens, "cost_limit": cost}
+        values: dict[str, Any] = {name: limit for name, limit in given.items() if limit is not None}
 
         def work(connection: Connection) -> BatchRecord:
-            _put(connection, batch_id, {"token_limit": limit})
-            return _standing(connection, batch_id)
+            there = _standing(connection, batch_id)
+            changed = replace(there, **values)
+            changed.check()
+            if values:
+                _put(connection, batch_id, values)
+            return changed
 
         return await self._database.write(batch_id, work)
+
+    async def hold(self, batch_id: str, until: datetime) -> None:
+        """Let all lanes leave the upstream alone until then; a later time that stands stays.
+
+        Raises:
+            LedgerRefused: the time can't be stored.
+            LedgerUnavailable: the ledger doesn't answer; the same call again does no harm.
+        """
+        limits.instant("until", until)
+        its = batches.c
+        earlier = or_(its.held_until.is_(None), its.held_until < until)
+        statement = update(batches).where(its.batch_id == batch_id, earlier)
+
+        def work(connection: Connection) -> None:
+            connection.execute(statement.values(held_until=until))
+
+        await self._database.write(batch_id, work)
 
     async def counts(self, batch_id: str) -> BatchCounts:
         """Count a batch's items by where they stand; of a batch that isn't there, none.
@@ -216,12 +252,17 @@ class Batches:
         return await self._database.read(lambda connection: count(connection, batch_id))
 
     async def _pausing(
-        self, batch_id: str, values: dict[str, Any], appending: Appending
+        self,
+        batch_id: str,
+        values: dict[str, Any],
+        appending: Appending,
+        *,
+        if_spent: bool = False,
     ) -> BatchRecord:
         def work(connection: Connection) -> BatchRecord:
             there = _standing(connection, batch_id)
             is_so = (there.paused_at is not None) == (values["paused_at"] is not None)
-            if there.status.is_end or is_so:
+            if there.status.is_end or is_so or (if_spent and not there.is_spent):
                 return there
             _put(connection, batch_id, values)
             self._append(connection, appending)
@@ -256,7 +297,7 @@ def _may_follow(connection: Connection, there: BatchRecord, status: BatchStatus)
 def _new(record: BatchRecord) -> dict[str, Any]:
     names = (
         "owner", "name", "generation", "input_digest", "status", "total", "deadline",
-        "token_limit", "created_at",
+        "token_limit", "cost_limit", "created_at",
     )  # fmt: skip
     values = {name: getattr(record, name) for name in names}
     values["options"] = json.dumps(record.options)
@@ -279,15 +320,7 @@ def _standing(connection: Connection, batch_id: str) -> BatchRecord:
 
 
 def _read(row: Row[Any]) -> BatchRecord:
-    found = dict(row._mapping)
-    del found["last_seq"], found["prompt_tokens"], found["completion_tokens"]
-    found["options"] = json.loads(found["options"])
-    return BatchRecord(
-        id=found.pop("batch_id"),
-        tokens_used=found.pop("total_tokens"),
-        status=BatchStatus(found.pop("status")),
-        **found,
-    )
+    return from_columns(dict(row._mapping))
 
 
 def _before(place: Row[Any]) -> ColumnElement[bool]:

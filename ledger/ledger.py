@@ -9,6 +9,7 @@ from ledger.audit import Audit
 from ledger.batch_contents import BatchContents
 from ledger.batch_items import BatchItems
 from ledger.batch_notes import BatchNotes
+from ledger.batch_paces import BatchPaces
 from ledger.batches import Batches
 from ledger.chain import Event
 from ledger.checkpoints import Checkpoints
@@ -50,6 +51,7 @@ class Ledger:
         self._batch_contents = BatchContents(sealing)
         self.batch_items = BatchItems(database, self._batch_contents, self.contents)
         self.batch_notes = BatchNotes(database, sealing)
+        self.batch_paces = BatchPaces(database)
         self.files = Files(database, sealing)
 
     @property

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, inspect, text
 from ledger.database import Database
 from ledger.errors import SchemaTooNew
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 """Every schema that there has been, oldest first."""
 SCRIPTS = Path(__file__).parent / "migrations"
 

@@ -7,6 +7,7 @@ contents can be erased, and what remains still proves what was there.
 """
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from sqlalchemy import (
     BigInteger,
@@ -43,6 +44,21 @@ class Instant(TypeDecorator[datetime]):
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """Return the instant, in UTC."""
         return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+class Amount(TypeDecorator[Decimal]):
+    """An exact decimal number, as it is written: SQLite would keep it as a binary fraction."""
+
+    impl = String(64)
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> str | None:
+        """Return what is stored."""
+        return None if value is None else f"{value:f}"
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Decimal | None:
+        """Return the number."""
+        return None if value is None else Decimal(value)
 
 
 def _name() -> String:
@@ -255,6 +271,7 @@ batches = Table(
     Column("options", Text, nullable=False),
     Column("deadline", Instant),
     Column("token_limit", BigInteger),
+    Column("cost_limit", Amount),
     Column("prompt_tokens", BigInteger, nullable=False),
     Column("completion_tokens", BigInteger, nullable=False),
     Column("total_tokens", BigInteger, nullable=False),
@@ -265,6 +282,7 @@ batches = Table(
     Column("paused_reason", _name()),
     Column("paused_by", _name()),
     Column("paused_at", Instant),
+    Column("held_until", Instant),
     UniqueConstraint("owner", "name", "generation", name="batches_by_name"),
     Index("batches_by_age", "created_at", "batch_id"),
     Index("batches_by_owner", "owner", "created_at", "batch_id"),
@@ -278,6 +296,13 @@ batch_lanes = Table(
     Column("lane", Integer, primary_key=True, autoincrement=False),
     Column("epoch", BigInteger, nullable=False),
     Column("holder", _name(), nullable=False),
+)
+
+batch_paces = Table(
+    "batch_paces",
+    metadata,
+    Column("batch_id", _name(), primary_key=True),
+    Column("next_at", BigInteger, nullable=False),
 )
 
 batch_items = Table(

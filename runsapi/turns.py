@@ -133,6 +133,18 @@ class Turns:
         if sent_at >= self._resume_at:
             self._own_pause = self._own_pause / 2 if self._own_pause > _FIRST_PAUSE else 0.0
 
+    @property
+    def held(self) -> float:
+        """Seconds for which nothing is sent, because the upstream wants to be left alone."""
+        return max(self._resume_at - _now(), 0.0)
+
+    def hold(self, seconds: float) -> None:
+        """Let all wait because the upstream said 429 to somebody else who shares its limits."""
+        seconds = min(seconds, LONGEST_PAUSE)
+        if seconds > self.held:
+            self._resume_at = _now() + seconds
+            self._go_on()
+
     async def _admit(self, background: bool, url: str) -> None:  # noqa: FBT001 - private
         left = self._resume_at - _now()
         if left > self._longest_wait:

@@ -237,7 +237,6 @@ class BatchWorkflow:
         return LaneInput(
             batch_id=self._input.batch_id,
             lane=lane,
-            lanes=self._input.lanes,
             window=self._input.window,
             upstream=self._upstream,
             stay=timing.stay,

@@ -51,7 +51,7 @@ async def resume(
         if token_limit <= batch.tokens_used:
             text = f"--max-tokens must be more than the {batch.tokens_used:,} that are used."
             raise InvalidRequest(text, param="--max-tokens")
-        await batches.ledger.batches.set_token_limit(batch.id, token_limit)
+        await batches.ledger.batches.set_limits(batch.id, tokens=token_limit)
     at, scope = datetime.now(UTC), scope_of(batch)
     event = trail.control(
         what="resume", scope=scope, by=by, reason=None, at=at, facts=facts

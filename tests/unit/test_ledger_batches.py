@@ -4,13 +4,14 @@ import asyncio
 import json
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from activities import trail
 from ledger import BatchNotKnown, BatchTaken, Ledger, LedgerRefused, Location
-from ledger.batch_item import ItemState
+from ledger.batch_item import ItemState, Withheld
 from ledger.batch_record import BatchStatus, batch_id
 from ledger.contents import digest_of
 from ledger.stops import TRAIL
@@ -170,15 +171,68 @@ async def test_counts_tell_where_items_stand_and_what_they_used(ledger: Ledger) 
 
 
 async def test_a_budget_may_be_changed(ledger: Ledger) -> None:
-    """To more, to less, to none; a pause is left as it is."""
-    await begun(ledger, token_limit=5)
+    """To more and to less, each of the two; a pause is left as it is."""
+    await begun(ledger, token_limit=5, options={"prices": "2.50,10"})
     await ledger.batches.pause(BATCH, "budget", "ann", NOON)
 
-    for limit in (9, None, 3):
-        changed = await ledger.batches.set_token_limit(BATCH, limit)
-        assert (limit, NOON) == (changed.token_limit, changed.paused_at)
+    for limit in (9, 3):
+        changed = await ledger.batches.set_limits(BATCH, tokens=limit)
+        assert (limit, None, NOON) == (changed.token_limit, changed.cost_limit, changed.paused_at)
+    exact = Decimal("0.100000000001")
+    assert exact == (await ledger.batches.set_limits(BATCH, cost=exact)).cost_limit
+    found = await ledger.batches.find(BATCH)
+    assert found is not None
+    assert (3, exact, NOON) == (found.token_limit, found.cost_limit, found.paused_at)
     with pytest.raises(LedgerRefused, match="token_limit must be at least 1"):
-        await ledger.batches.set_token_limit(BATCH, 0)
+        await ledger.batches.set_limits(BATCH, tokens=0)
+    with pytest.raises(LedgerRefused, match="cost_limit must be above 0"):
+        await ledger.batches.set_limits(BATCH, cost=Decimal(0))
+
+
+async def test_a_budget_of_money_ends_what_is_given_out(ledger: Ledger) -> None:
+    """To the last digit, by the tokens that were read and those that were written: 1 token read at
+    2.50 a million and 16 written at 10 cost 0.0001625.
+    """
+    limit = Decimal("0.0001625")
+    await begun(ledger, 3, options={"prices": "2.50,10"}, cost_limit=limit)
+    epoch = await ledger.batch_items.take_lane(BATCH, 0, "a")
+    claims = []
+    for index in range(2):
+        claims.append(await ledger.batch_items.claim(BATCH, 0, epoch, 1, NOON))
+        ended = outcome(usage=usage(17 if index == 0 else 2))
+        await ledger.batch_items.settle(BATCH, index, epoch, ended)
+    found = await ledger.batches.find(BATCH)
+    raised = await ledger.batches.set_limits(BATCH, cost=limit + Decimal("0.000000000001"))
+    more = await ledger.batch_items.claim(BATCH, 0, epoch, 1, NOON)
+
+    assert found is not None
+    assert (limit, True) == (found.cost, found.is_spent)
+    assert [(1, None), (0, Withheld.BUDGET)] == [(len(c.items), c.withheld) for c in claims]
+    assert not raised.is_spent
+    assert [1] == [each.index for each in more.items]
+
+
+async def test_a_pause_for_a_budget_needs_one_that_is_used_up(ledger: Ledger) -> None:
+    """It may have been raised since whoever pauses has looked."""
+    await begun(ledger, token_limit=5)
+    left = await ledger.batches.pause_spent(BATCH, "budget", "runlane", NOON)
+    epoch = await ledger.batch_items.take_lane(BATCH, 0, "a")
+    await ledger.batch_items.claim(BATCH, 0, epoch, 1, NOON)
+    await ledger.batch_items.settle(BATCH, 0, epoch, outcome(usage=usage(5)))
+    spent = await ledger.batches.pause_spent(BATCH, "budget", "runlane", NOON)
+
+    assert (None, NOON) == (left.paused_at, spent.paused_at)
+
+
+async def test_a_hold_stands_as_long_as_the_longest(ledger: Ledger) -> None:
+    """Whoever was told a shorter one doesn't end it."""
+    await begun(ledger)
+    for until in (NOON, LATER, NOON):
+        await ledger.batches.hold(BATCH, until)
+    found = await ledger.batches.find(BATCH)
+
+    assert found is not None
+    assert LATER == found.held_until
 
 
 @pytest.mark.parametrize(
@@ -190,6 +244,9 @@ async def test_a_budget_may_be_changed(ledger: Ledger) -> None:
         ({"input_digest": "x"}, "input_digest"),
         ({"total": -1}, "total"),
         ({"token_limit": 0}, "token_limit"),
+        ({"cost_limit": Decimal(1)}, "cost_limit"),
+        ({"cost_limit": Decimal(0), "options": {"prices": "1,1"}}, "cost_limit"),
+        ({"options": {"prices": "1"}}, "prices"),
         ({"deadline": datetime(2026, 1, 1)}, "deadline"),  # noqa: DTZ001 - that is the mistake
     ],
 )
@@ -209,7 +266,7 @@ async def test_a_batch_that_is_not_there(ledger: Ledger) -> None:
         ledger.batches.set_status(BATCH, BatchStatus.FAILED, NOON),
         ledger.batches.pause(BATCH, "why", "ann", NOON),
         ledger.batches.resume(BATCH),
-        ledger.batches.set_token_limit(BATCH, 1),
+        ledger.batches.set_limits(BATCH, tokens=1),
         ledger.batch_items.take_lane(BATCH, 0, "x"),
         ledger.batch_items.retry_failed(BATCH),
     ):
