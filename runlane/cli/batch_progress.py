@@ -115,6 +115,9 @@ class Speed:
         if self._seen and ended < self._seen[-1][1]:
             # Some are tried anew.
             self._seen.clear()
+        if len(self._seen) == 1 and ended == self._seen[0][1]:
+            # The time until the first one ends says little of those that follow.
+            self._seen.clear()
         self._seen.append((now, ended))
         while len(self._seen) > 2 and now - self._seen[1][0] >= _RATE_OVER:
             self._seen.popleft()

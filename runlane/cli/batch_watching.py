@@ -1,5 +1,6 @@
 """Watching a batch and bringing its results: what `run` and the commands beside it share."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -71,7 +72,8 @@ class Files:
 
 def perform(work: "Callable[[Runlane, Ledger, Batches], Awaitable[int]]") -> None:
     """Connect to Temporal and to the workers' ledger, do the work, and end with its exit code."""
-    with output.unless_quick("Connecting …") as connecting:
+    with ExitStack() as connecting:
+        connecting.enter_context(output.waiting("Connecting …"))
 
         async def connected(client: "Runlane") -> int:
             from runlane.batches.running import Batches  # noqa: PLC0415
@@ -80,7 +82,7 @@ def perform(work: "Callable[[Runlane, Ledger, Batches], Awaitable[int]]") -> Non
             place = ClientLedger(client.settings, client.temporal)
             await place.check_there()
             async with place.opened() as ledger:
-                connecting.cancel()
+                connecting.close()
                 batches = Batches(client.temporal, client.settings.task_queue, ledger)
                 return await work(client, ledger, batches)
 

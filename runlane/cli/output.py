@@ -131,23 +131,20 @@ def above(console: "Console") -> "Iterator[None]":
 
 
 @contextmanager
-def unless_quick(text: str) -> "Iterator[Timer]":
-    """Print a note if the body takes longer than people wait in silence.
-
-    Args:
-        text: the note.
-
-    Yields:
-        A timer; once it is cancelled, nothing is printed any more.
-    """
-    silent = time.monotonic() - _said_at
-    timer = Timer(max(_SILENCE_SECONDS - silent, 0.1), note, (text,))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield timer
-    finally:
-        timer.cancel()
+def waiting(text: str) -> "Iterator[None]":
+    """Say what is waited for: at once on a terminal, elsewhere if it takes longer than a moment."""
+    with moving(stderr(), text) as status:
+        if status is not None:
+            yield
+            return
+        silent = time.monotonic() - _said_at
+        timer = Timer(max(_SILENCE_SECONDS - silent, 0.1), note, (text,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def document(value: Mapping[str, Any]) -> None:

@@ -145,9 +145,10 @@ def test_the_exit_code_says_how_it_ended(
 
 
 def test_the_rate_is_that_of_the_last_half_minute() -> None:
-    """It needs a second to be known, forgets what is long past, and begins anew with a retry."""
+    """It needs a second from the first end on, forgets what is past, and begins anew by a retry."""
     speed = Speed()
 
+    assert speed.rate(-60.0, 0) is None
     assert speed.rate(0.0, 0) is None
     assert speed.rate(10.0, 100) == 10.0
     assert speed.rate(40.0, 100) == 0.0
