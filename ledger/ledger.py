@@ -7,6 +7,7 @@ from types import TracebackType
 from ledger.approvals import Approvals
 from ledger.audit import Audit
 from ledger.batch_contents import BatchContents
+from ledger.batch_erasing import erase_batch, recorded_runs
 from ledger.batch_items import BatchItems
 from ledger.batch_notes import BatchNotes
 from ledger.batch_paces import BatchPaces
@@ -96,6 +97,16 @@ class Ledger:
     async def erase_run(self, run_id: str, events: Sequence[Event] = ()) -> int:
         """Remove a run's contents as `ledger.erasing.erase_run` does."""
         return await erase_run(self._database, self.contents, self._batch_contents, run_id, events)
+
+    async def erase_batch(self, batch_id: str, events: Sequence[Event] = ()) -> int:
+        """Remove a batch's contents as `ledger.batch_erasing.erase_batch` does."""
+        return await erase_batch(self._database, self.contents, batch_id, events)
+
+    async def recorded_runs(
+        self, batch_id: str, *, after: int = -1, limit: int = 100
+    ) -> Sequence[tuple[int, str]]:
+        """Return a batch's runs as `ledger.batch_erasing.recorded_runs` does."""
+        return await recorded_runs(self._database, batch_id, after=after, limit=limit)
 
     async def prune(self, retention: Retention) -> Pruned:
         """Remove what is old enough as `ledger.retention.prune` does."""

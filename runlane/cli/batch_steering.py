@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from runlane.cli import batch_watching, batches, output, session
+from runlane.cli import batch_erasing, batch_watching, batches, output, session
 from runlane.cli.batch_watching import Errors, Files, Ordered, Output, WaitForPeople
 from runlane.cli.options import Json
 from runlane.errors import ExitCode, InvalidRequest
@@ -35,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("results")(_results)
     group.command("retry-failed")(_retry_failed)
     group.command("list")(_list)
+    batch_erasing.add_to(group)
     app.add_typer(group, name="batch")
 
 

@@ -5,13 +5,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, text
 
-from ledger import Ledger, LedgerRefused, Location, limits
+from activities import trail
+from ledger import BatchNotKnown, Ledger, LedgerRefused, Location, limits
 from ledger.batch_item import ItemState
+from ledger.batch_notes import Note
 from ledger.batch_record import BatchStatus
 from ledger.batch_writes import Intend, Settle
 from ledger.contents import digest_of
 from ledger.database import Database
 from ledger.retention import Pruned, Retention
+from ledger.stops import TRAIL
 from ledger.tables import metadata
 from tests.lines import BATCH, NOON, begun, item, outcome, record
 
@@ -88,6 +91,43 @@ async def test_an_erased_run_leaves_nothing_of_its_item(ledger: Ledger) -> None:
     assert (None, "bad", ItemState.FAILED) == (second.error, second.error_kind, second.state)
     assert 0 == await ledger.batch_items.retry_failed(BATCH)
     assert [SECRET] == [each.body for each in await ledger.batch_items.held(BATCH, epoch)]
+
+
+async def test_an_erased_batch_leaves_nothing_of_any_item(ledger: Ledger) -> None:
+    """Lines that never began, results, messages, notes; one that hasn't ended is left as it is.
+    Digests, states and the trail stay, and nothing of it can be tried anew.
+    """
+    await ledger.batch_notes.prepare(BATCH, {Note.METADATA: SECRET})
+    epoch = await drive(ledger)
+    said = outcome(response=SECRET, messages=f"[{SECRET}]")
+    order = trail.control(what="erase", scope=BATCH, by="ann", reason=None, at=NOON)
+    with pytest.raises(LedgerRefused, match="only what has ended"):
+        await ledger.erase_batch(BATCH, [order])
+    assert [SECRET] == [each.body for each in await ledger.batch_items.held(BATCH, epoch)]
+    assert await ledger.batch_items.settle(BATCH, 2, epoch, said)
+    await ledger.batches.set_status(BATCH, BatchStatus.COMPLETED, NOON)
+
+    # Three lines, two responses, an error and the messages.
+    assert 7 == await ledger.erase_batch(BATCH, [order])
+    assert 0 == await ledger.erase_batch(BATCH, [order])
+
+    items = await ledger.batch_items.results(BATCH)
+    assert [(None, None, None)] * 3 == [
+        (each.response, each.error, each.messages) for each in items
+    ]
+    assert digest_of(SECRET) == items[0].response_digest
+    assert await ledger.batch_notes.find(BATCH, Note.METADATA) is None
+    assert 0 == await ledger.batch_items.retry_failed(BATCH)
+    assert 1 == len(await ledger.audit.read(TRAIL))
+
+
+async def test_only_a_batch_that_there_is_can_be_erased(ledger: Ledger) -> None:
+    """The trail doesn't say of others that they were."""
+    order = trail.control(what="erase", scope=BATCH, by="ann", reason=None, at=NOON)
+    with pytest.raises(BatchNotKnown):
+        await ledger.erase_batch(BATCH, [order])
+
+    assert [] == await ledger.audit.read(TRAIL)
 
 
 async def test_an_item_that_runs_is_cancelled_by_its_erasure(ledger: Ledger) -> None:
