@@ -2,9 +2,10 @@
 
 import json
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
+from ledger.batch_money import LARGEST_AMOUNT, Prices, amount
 from runlane.batches.checked_line import CheckedLine
 from runlane.errors import InvalidRequest
 
@@ -12,41 +13,35 @@ CHARACTERS_A_TOKEN = 4
 """A rule of thumb for English; other languages and code take more tokens."""
 
 _TEXTS = ("instructions", "additional_instructions")
-_MILLION = 1_000_000
-_LARGEST_PRICE = 1_000_000
 
 
-@dataclass(frozen=True)
-class Prices:
-    """What a million tokens cost, in whatever currency was typed."""
+def read_prices(text: str, option: str) -> Prices:
+    """Read `2.50,10`: what a million tokens cost that are read, and that are written.
 
-    prompt: Decimal
-    completion: Decimal
+    Raises:
+        InvalidRequest: it isn't two numbers from 0 to a million.
+    """
+    try:
+        return Prices.parse(text)
+    except ValueError:
+        wanted = f"two numbers from 0 to {LARGEST_AMOUNT:,}, as in 2.50,10"
+        raise InvalidRequest(f"{option} must be {wanted}.", param=option) from None
 
-    @classmethod
-    def read(cls, text: str, option: str) -> "Prices":
-        """Read `2.50,10`: of tokens that are read, and of tokens that are written.
 
-        Raises:
-            InvalidRequest: it isn't two numbers from 0 to a million.
-        """
-        try:
-            prompt, completion = (Decimal(part.strip()) for part in text.split(","))
-        except (ValueError, InvalidOperation):
-            prompt = completion = Decimal("NaN")
-        for price in (prompt, completion):
-            if not price.is_finite() or not 0 <= price <= _LARGEST_PRICE:
-                wanted = f"two numbers from 0 to {_LARGEST_PRICE:,}, as in 2.50,10"
-                raise InvalidRequest(f"{option} must be {wanted}.", param=option)
-        return cls(prompt, completion)
+def read_amount(text: str, option: str) -> Decimal:
+    """Read an amount of money, in the currency of the prices.
 
-    def __str__(self) -> str:
-        """Return it as `read` takes it."""
-        return f"{self.prompt:f},{self.completion:f}"
-
-    def of(self, prompt_tokens: int, completion_tokens: int) -> Decimal:
-        """Return what so many tokens cost."""
-        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / _MILLION
+    Raises:
+        InvalidRequest: it is none above 0, up to a million.
+    """
+    try:
+        found = amount(text)
+    except ValueError:
+        found = Decimal(0)
+    if not found:
+        wanted = f"a number above 0, up to {LARGEST_AMOUNT:,}, as in 12.50"
+        raise InvalidRequest(f"{option} must be {wanted}.", param=option)
+    return found
 
 
 @dataclass

@@ -5,8 +5,8 @@ from decimal import Decimal
 from typing import Any
 
 from ledger.batch_item import ItemState
-from ledger.batch_record import BatchCounts, BatchRecord, BatchStatus
-from runlane.batches.estimating import Prices
+from ledger.batch_money import Prices, shown
+from ledger.batch_record import PRICES, BatchCounts, BatchRecord, BatchStatus
 
 _ENDED_KEYS = {
     "completed_at": BatchStatus.COMPLETED,
@@ -49,6 +49,8 @@ def document(batch: BatchRecord, counts: BatchCounts) -> dict[str, Any]:
             },
             "money": None if (spent := money(batch, counts)) is None else float(spent),
             "token_limit": batch.token_limit,
+            "cost_limit": None if batch.cost_limit is None else shown(batch.cost_limit),
+            "held_until": _seconds(batch.held_until),
             "paused": None
             if batch.paused_at is None
             else {
@@ -73,12 +75,21 @@ def failed(counts: BatchCounts) -> int:
 
 def money(batch: BatchRecord, counts: BatchCounts) -> Decimal | None:
     """Return what the tokens cost by the prices that the batch was begun with; None: by none."""
-    prices = batch.options.get("prices")
+    prices = batch.options.get(PRICES)
     if prices is None:
         return None
-    return Prices.read(prices, "prices").of(
-        counts.usage.prompt_tokens, counts.usage.completion_tokens
-    )
+    return Prices.parse(prices).of(counts.usage.prompt_tokens, counts.usage.completion_tokens)
+
+
+def cost(batch: BatchRecord, counts: BatchCounts) -> str | None:
+    """Return what the tokens cost, and the budget if there is one, in words; None: no prices."""
+    spent, limit = money(batch, counts), batch.cost_limit
+    if spent is None or limit is None:
+        return None if spent is None else f"{spent:,.2f}"
+    # As exact as the limit: by rounding, none would seem to be reached that isn't.
+    told = shown(limit)
+    places = len(told.partition(".")[2])
+    return f"{spent:,.{places}f} of {told}"
 
 
 def _seconds(at: datetime | None) -> int | None:

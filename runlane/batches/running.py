@@ -103,6 +103,7 @@ class Batches:
             options=wanted.stored_options(),
             deadline=wanted.deadline,
             token_limit=wanted.token_limit,
+            cost_limit=wanted.cost_limit,
             created_at=datetime.now(UTC),
         )
 

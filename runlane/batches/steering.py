@@ -1,8 +1,11 @@
 """What people tell a batch that was begun: to pause, to go on, to end."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
 
 from activities import trail
+from ledger.batch_money import shown
 from ledger.batch_record import BatchRecord, BatchStatus
 from ledger.errors import LedgerRefused
 from runlane.batches.deadlines import WINDOWS
@@ -31,7 +34,12 @@ async def pause(batches: Batches, batch: BatchRecord, reason: str, by: str) -> B
 
 
 async def resume(
-    batches: Batches, batch: BatchRecord, by: str, *, token_limit: int | None = None
+    batches: Batches,
+    batch: BatchRecord,
+    by: str,
+    *,
+    token_limit: int | None = None,
+    cost_limit: Decimal | None = None,
 ) -> BatchRecord:
     """Let a batch go on; return it as it stands.
 
@@ -40,21 +48,24 @@ async def resume(
         batch: which.
         by: the person.
         token_limit: from now on, with what is used already; None: as it was.
+        cost_limit: likewise, of what all tokens cost.
 
     Raises:
-        InvalidRequest: the limit lets nothing begin.
+        InvalidRequest: a limit lets nothing begin, or the batch has no prices.
         Refused: it has ended.
     """
     _refuse_ended(batch)
-    facts = None if token_limit is None else {"token_limit": token_limit}
+    _check_limits(batch, token_limit, cost_limit)
+    facts: dict[str, Any] = {}
     if token_limit is not None:
-        if token_limit <= batch.tokens_used:
-            text = f"--max-tokens must be more than the {batch.tokens_used:,} that are used."
-            raise InvalidRequest(text, param="--max-tokens")
-        await batches.ledger.batches.set_limits(batch.id, tokens=token_limit)
+        facts["token_limit"] = token_limit
+    if cost_limit is not None:
+        facts["cost_limit"] = f"{cost_limit:f}"
+    if facts:
+        await batches.ledger.batches.set_limits(batch.id, tokens=token_limit, cost=cost_limit)
     at, scope = datetime.now(UTC), scope_of(batch)
     event = trail.control(
-        what="resume", scope=scope, by=by, reason=None, at=at, facts=facts
+        what="resume", scope=scope, by=by, reason=None, at=at, facts=facts or None
     )  # fmt: skip
     found = await batches.ledger.batches.resume(batch.id, [event])
     await batches.tell(batch, RESUME_SIGNAL)
@@ -109,6 +120,23 @@ async def retry_failed(
         # Also where nothing was failed: an earlier call may have died right before this.
         await batches.start(found)
     return count
+
+
+def _check_limits(batch: BatchRecord, token_limit: int | None, cost_limit: Decimal | None) -> None:
+    cost = batch.cost
+    if cost_limit is not None and cost is None:
+        text = (
+            "--max-cost needs prices, and the batch was begun without --price-per-million-tokens."
+        )
+        raise InvalidRequest(text, param="--max-cost")
+    tokens = batch.token_limit if token_limit is None else token_limit
+    if tokens is not None and tokens <= batch.tokens_used:
+        text = f"--max-tokens must be more than the {batch.tokens_used:,} that are used."
+        raise InvalidRequest(text, param="--max-tokens")
+    money = batch.cost_limit if cost_limit is None else cost_limit
+    if money is not None and cost is not None and money <= cost:
+        text = f"--max-cost must be more than the {shown(cost)} that is spent."
+        raise InvalidRequest(text, param="--max-cost")
 
 
 def _refuse_ended(batch: BatchRecord) -> None:

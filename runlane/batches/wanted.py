@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
+from ledger.batch_record import PRICES
 from runlane.errors import InvalidRequest
 from workflows.batch_contract import DEFAULT_LANES, DEFAULT_WINDOW, MAX_LANES, MAX_WINDOW
 
@@ -27,6 +29,8 @@ class Wanted:
     deadline: datetime | None = None
     """Nothing begins after it."""
     token_limit: int | None = None
+    cost_limit: Decimal | None = None
+    """By the prices among the options."""
     max_in_flight: int = DEFAULT_LANES * DEFAULT_WINDOW
     """Items at a time that need nobody; people's wait beside them."""
 
@@ -49,6 +53,9 @@ class Wanted:
         if self.token_limit is not None and self.token_limit < 1:
             text = f"--max-tokens must be at least 1, got {self.token_limit}."
             raise InvalidRequest(text, param="--max-tokens")
+        if self.cost_limit is not None and PRICES not in self.options:
+            text = "--max-cost needs --price-per-million-tokens IN,OUT."
+            raise InvalidRequest(text, param="--max-cost")
         for name in ("rpm", "tpm"):
             rate = self.options.get(name)
             if rate is not None and not 0 < rate < float("inf"):

@@ -13,9 +13,10 @@ from runlane.errors import InvalidRequest
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from ledger.batch_money import Prices
     from runlane.batches.checked_line import Added, Problem
     from runlane.batches.checking import Totals
-    from runlane.batches.estimating import Estimate, Prices
+    from runlane.batches.estimating import Estimate
     from runlane.batches.lines import InputFile
 
 _PROBLEMS_SHOWN = 20

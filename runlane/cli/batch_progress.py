@@ -12,7 +12,7 @@ from ledger.batch_item import ItemState
 from ledger.batch_record import BatchCounts, BatchRecord, BatchStatus
 from ledger.errors import LedgerUnavailable
 from runlane.batches import presenting
-from runlane.cli import STARTED, output, session
+from runlane.cli import STARTED, batch_pauses, output, session
 from runlane.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class Standing:
     def spent(self) -> str:
         """Return the tokens that were used, and what they cost where that is known."""
         tokens = f"{short(self.counts.usage.total_tokens)} tokens"
-        money = presenting.money(self.batch, self.counts)
-        return tokens if money is None else f"{tokens} · cost {money:,.2f}"
+        cost = presenting.cost(self.batch, self.counts)
+        return tokens if cost is None else f"{tokens} · cost {cost}"
 
     def failures(self) -> str | None:
         """Return how many ended otherwise than completed, and by what; None where none did."""
@@ -216,9 +216,8 @@ class _Shown:
             self._pause = pause
             text = "Going on." if pause is None else f"{pause[0].upper()}{pause[1:]}"
             output.note(text)
-            if pause is not None:
-                name = output.word(standing.batch.name)
-                output.note(f"Go on with:  runlane batch resume {name}")
+            for line in batch_pauses.ways_on(standing.batch):
+                output.note(line)
         if self._live is not None:
             self._live.update(self._picture(standing), refresh=True)
         elif time.monotonic() >= self._next_word:

@@ -86,7 +86,6 @@ def _pause(
         found = await known.find(batch)
         found = await steering.pause(known, found, reason, person(client.settings))
         _show(await _standing(client, ledger, found))
-        output.note(f"Go on with:  runlane batch resume {output.word(found.name)}")
         return int(ExitCode.DONE)
 
     batch_watching.perform(work)
@@ -98,17 +97,23 @@ def _resume(
         int | None,
         typer.Option("--max-tokens", metavar="N", help="A new budget, with what is used already."),
     ] = None,
+    max_cost: Annotated[
+        str | None,
+        typer.Option("--max-cost", metavar="AMOUNT", help="Likewise, of what the tokens cost."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Let a batch go on, whatever it was paused for."""
 
     async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
         from runlane.batches import steering  # noqa: PLC0415
+        from runlane.batches.estimating import read_amount  # noqa: PLC0415
         from runlane.person import person  # noqa: PLC0415
 
+        cost = None if max_cost is None else read_amount(max_cost, "--max-cost")
         found = await known.find(batch)
         by = person(client.settings)
-        found = await steering.resume(known, found, by, token_limit=max_tokens)
+        found = await steering.resume(known, found, by, token_limit=max_tokens, cost_limit=cost)
         _show(await _standing(client, ledger, found))
         return int(ExitCode.DONE)
 

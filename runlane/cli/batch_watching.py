@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from runlane.cli import output, session
+from runlane.cli import batch_pauses, output, session
 from runlane.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ Errors: TypeAlias = Annotated[
     typer.Option(
         "--errors", metavar="FILE", help="For what failed. Default: OUTPUT's name, .errors.jsonl"
     ),
+]
+MaxCost: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--max-cost", metavar="AMOUNT", help="Pause once the tokens have cost so much."),
 ]
 Ordered: TypeAlias = Annotated[
     bool, typer.Option("--ordered", help="At the end, in the input's order.")
@@ -168,14 +172,16 @@ def tell(standing: "Standing") -> None:
     usage = counts.usage
     read, wrote = f"{usage.prompt_tokens:,} read", f"{usage.completion_tokens:,} written"
     rows.append(("tokens", f"{usage.total_tokens:,} ({read}, {wrote})"))
-    money = presenting.money(batch, counts)
-    if money is not None:
-        rows.append(("cost", f"{money:,.2f}"))
+    cost = presenting.cost(batch, counts)
+    if cost is not None:
+        rows.append(("cost", cost))
     if batch.ended_at is not None and batch.started_at is not None:
         took = (batch.ended_at - batch.started_at).total_seconds()
         rows.append(("took", _took(took, counts.by_state[ItemState.COMPLETED])))
     output.fields(rows)
     output.fields([("id", batch.id)])
+    for line in batch_pauses.ways_on(batch):
+        output.note(line)
 
 
 _STATES = {

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from runlane.cli import batch_checks, batch_watching, output, session, tools
-from runlane.cli.batch_watching import Errors, Files, Ordered, Output, WaitForPeople
+from runlane.cli.batch_watching import Errors, Files, MaxCost, Ordered, Output, WaitForPeople
 from runlane.cli.options import Json
 from runlane.errors import ExitCode, InvalidRequest
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from ledger import Ledger
     from ledger.batch_record import BatchRecord
     from runlane.batches.checked_line import Added
@@ -62,6 +64,7 @@ def _run(
         int | None,
         typer.Option("--max-tokens", metavar="N", help="Pause once so many tokens are used."),
     ] = None,
+    max_cost: MaxCost = None,
     deadline: Annotated[
         str | None,
         typer.Option(
@@ -113,9 +116,9 @@ def _run(
     files.check()
     # Before anything is loaded, which takes a while.
     output.note(f"Checking {output.safe(str(source))} …")
-    from runlane.batches.estimating import Prices  # noqa: PLC0415
+    from runlane.batches.estimating import read_amount, read_prices  # noqa: PLC0415
 
-    priced = None if prices is None else Prices.read(prices, "--price-per-million-tokens")
+    priced = None if prices is None else read_prices(prices, "--price-per-million-tokens")
     wanted = _wanted(
         name or source.name,
         {
@@ -128,6 +131,7 @@ def _run(
         },
         max_in_flight=max_in_flight,
         token_limit=max_tokens,
+        cost_limit=None if max_cost is None else read_amount(max_cost, "--max-cost"),
         deadline=deadline,
         timezone=timezone,
     )
@@ -156,6 +160,7 @@ def _wanted(
     *,
     max_in_flight: int,
     token_limit: int | None,
+    cost_limit: "Decimal | None",
     deadline: str | None,
     timezone: str | None,
 ) -> "Wanted":
@@ -175,6 +180,7 @@ def _wanted(
         },
         deadline=until,
         token_limit=token_limit,
+        cost_limit=cost_limit,
         max_in_flight=max_in_flight,
     )
     wanted.check()

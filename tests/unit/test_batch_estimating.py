@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from runlane.batches.checked_line import CheckedLine
-from runlane.batches.estimating import Estimate, Prices
+from runlane.batches.estimating import Estimate, read_prices
 from runlane.errors import InvalidRequest
 
 
@@ -55,13 +55,13 @@ def test_money_is_exact() -> None:
     """Prices are decimal numbers, and so is what comes of them."""
     found = counted({"instructions": "x" * 4_000_000, "max_completion_tokens": 500_000})
 
-    assert Decimal("7.50") == found.money(Prices.read("2.50, 10", "--price"))
+    assert Decimal("7.50") == found.money(read_prices("2.50, 10", "--price"))
 
 
 @pytest.mark.parametrize("text", ["", "1", "1,2,3", "a,b", "-1,2", "nan,1", "1,inf", "1,1000001"])
 def test_what_is_no_price_is_refused(text: str) -> None:
     """The option is named, and an example given."""
     with pytest.raises(InvalidRequest) as refused:
-        Prices.read(text, "--price")
+        read_prices(text, "--price")
 
     assert "--price must be two numbers" in refused.value.message
