@@ -12,10 +12,13 @@ from runlane.batches import new_thread
 from runlane.batches.lines import Line
 from runlane.batches.new_thread import quoted
 from runlane.errors import InvalidRequest
-from workflows.contract import MAX_ID_LENGTH, MAX_MESSAGE_BYTES
+from workflows.contract import MAX_ID_LENGTH
 
 NEW_THREAD_URL = "/v1/threads/runs"
 THREAD_URL = "/v1/threads/ID/runs"
+MAX_REQUEST_BYTES = 1_100_000
+"""Bytes of a run's request as JSON: a megabyte of text and what stands around it. Temporal takes
+2 MB of one message, in case the item becomes a run of its own without a store of big payloads."""
 
 _FIELDS = ("custom_id", "method", "url", "body")
 _THREAD_URL = re.compile(r"/v1/threads/([^/]+)/runs")
@@ -144,5 +147,5 @@ def _body(thread_id: str | None, body: Mapping[str, Any], added: Added | None) -
         # What is no list can't be added to; that is said of it below.
         tools = params.get("tools")
         params = added(params) if tools is None or isinstance(tools, list) else params
-    asked = requests.asked(thread_id or _ABSENT, params, max_bytes=MAX_MESSAGE_BYTES)
+    asked = requests.asked(thread_id or _ABSENT, params, max_bytes=MAX_REQUEST_BYTES)
     return {**asked.request.params, **thread}

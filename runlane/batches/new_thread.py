@@ -7,8 +7,8 @@ from typing import Any
 from runlane.errors import InvalidRequest
 from runsapi import AdditionalMessage, InvalidParameter
 
-MAX_BYTES = 1_000_000
-"""Bytes of a new thread as JSON."""
+MAX_BYTES = 2_000_000
+"""Bytes of a new thread as JSON: what a line has room for. It goes upstream and to the ledger."""
 
 _FIELDS = ("messages", "metadata", "tool_resources")
 _SHOWN = 60

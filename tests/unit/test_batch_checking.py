@@ -78,7 +78,7 @@ def test_a_line_for_a_thread_names_it() -> None:
             "body.thread.metadata must have at most 16 pairs, got 17.",
         ),
         (
-            {"body": ASSISTANT | {"thread": {"tool_resources": {"x": "y" * 10**6}}}},
+            {"body": ASSISTANT | {"thread": {"tool_resources": {"x": "y" * 2 * 10**6}}}},
             "body.thread has",
         ),
         ({"body": ASSISTANT | {"instructions": "x" * 256_001}}, "body.instructions must have"),
