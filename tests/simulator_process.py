@@ -97,6 +97,10 @@ class SimulatorProcess:
         """Return `hits`, `waiting` and `released` of a fault, with its order."""
         return self._call("GET", f"/faults/{id}")
 
+    def faults(self) -> list[dict[str, Any]]:
+        """Return the state of each fault that is ordered."""
+        return list(self._call("GET", "/faults")["data"])
+
     def wait_held(self, id: str, *, waiting: int = 1) -> None:
         """Wait until that many requests are held by the fault."""
         deadline = time.monotonic() + _EVENTUALLY_SECONDS
