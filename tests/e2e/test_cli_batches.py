@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import secrets
 import signal
 import time
@@ -267,6 +268,113 @@ async def test_a_batch_is_paused_resumed_and_cancelled(shell: Shell) -> None:
         line["custom_id"] for line in lines(shell.directory / "out.jsonl")
     )
     assert "has ended: cancelled" in late.err
+
+
+async def test_what_a_batch_may_cost_is_kept_to_and_raised(shell: Shell) -> None:
+    """It pauses once its tokens have cost so much; status and watch say the figures and the
+    command that goes on with more, and that command brings it to its end.
+    """
+    await shell.plant.lab.scenario(rounds=[QUICK])
+    given = Input(shell)
+    given.add(9)
+
+    unpriced = await shell("batch", "run", given.name, "--max-cost", "1", code=2)
+    run = (*("batch", "run", given.name, "--max-in-flight", "2"), "--detach")
+    await shell(*run, "--price-per-million-tokens", "2.50,10", "--max-cost", "0.0012", code=0)
+
+    async def told() -> Said:
+        return await shell("batch", "status", given.name, code=0)
+
+    status = await eventually(told, lambda said: "paused" in said.out)
+    shown = await shell("batch", "status", given.name, "--json", code=0)
+    refused = await shell("batch", "resume", given.name, code=2)
+    await shell("batch", "resume", given.name, "--max-cost", "5", code=0)
+    done = await shell("batch", "watch", given.name, code=0)
+
+    assert "--max-cost needs --price-per-million-tokens" in unpriced.err
+    assert re.search(r"budget: \d+ tokens have cost 0\.00\d+, of 0\.0012", status.out)
+    assert re.search(r"cost +0\.00\d\d of 0\.0012", status.out)
+    assert f"runlane batch resume {given.name} --max-cost AMOUNT" in status.err
+    assert "0.0012" == shown.document["runlane"]["cost_limit"]
+    assert "--max-cost must be more than the 0.00" in refused.err
+    assert "9 completed" in done.out
+    assert "cost        0.01 of 5.00" in re.sub(r"cost +", "cost        ", done.out)
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind", "says", "mend"),
+    [
+        ("threads.create", "unauthorized", "credentials: The upstream answered 401", "API_KEY"),
+        ("threads.create", "forbidden", "credentials: The upstream answered 403", "API_KEY"),
+        ("runs.create", "quota", "quota: The upstream answered 429", "Raise the upstream"),
+    ],
+)
+async def test_what_must_be_mended_outside_pauses_and_says_how_to_go_on(
+    shell: Shell, operation: str, kind: str, says: str, mend: str
+) -> None:
+    """`run` says so while it waits, and `status` and `watch` too; mended and resumed, all lines
+    complete, each with one run.
+    """
+    await shell.plant.lab.scenario(rounds=[QUICK])
+    given = Input(shell)
+    given.add(4)
+    simulator = shell.plant.simulator
+    fields = {"kind": kind, "times": 0}
+    if kind == "forbidden":
+        fields = {"kind": "status", "status": 403, "times": 0}
+    fault = simulator.fault(operation, **fields)  # type: ignore[arg-type] # a test's own words
+    try:
+        run = await shell.start("batch", "run", given.name)
+
+        async def told() -> Said:
+            return await shell("batch", "status", given.name)
+
+        status = await eventually(told, lambda said: "paused" in said.out)
+    finally:
+        simulator.remove_fault(fault)
+    watch = await shell.start("batch", "watch", given.name)
+    await shell("batch", "resume", given.name, code=0)
+    ran, watched = await ended(run), await ended(watch)
+
+    words = " ".join(status.out.split())
+    assert says in words
+    assert mend in words
+    assert f"Go on with:  runlane batch resume {given.name}" in status.err
+    assert says in ran.err
+    assert f"Go on with:  runlane batch resume {given.name}" in ran.err
+    assert "Going on." in ran.err
+    assert (0, 0) == (ran.code, watched.code)
+    assert 4 == len(await given.created())
+
+
+async def test_the_stop_switch_pauses_a_batch_and_says_both_commands(shell: Shell) -> None:
+    """`runlane stop --all` lets nothing be created; the batch says whose stop it is, and that it
+    needs to go on once that is over.
+    """
+    await shell.plant.lab.scenario(rounds=[QUICK])
+    given = Input(shell)
+    given.add(4)
+    await shell("stop", "--all", "--reason", "looks wrong", code=0)
+    try:
+        run = await shell.start("batch", "run", given.name)
+
+        async def told() -> Said:
+            return await shell("batch", "status", given.name)
+
+        status = await eventually(told, lambda said: "paused" in said.out)
+        created = len(await given.created())
+    finally:
+        await shell("resume", "--all", code=0)
+    await shell("batch", "resume", given.name, code=0)
+    ran = await ended(run)
+
+    assert "looks wrong" in status.out
+    assert "Once the stop is over (runlane resume), go on with:" in status.err
+    assert "Once the stop is over (runlane resume), go on with:" in ran.err
+    assert f"runlane batch resume {given.name}" in ran.err
+    assert 0 == created
+    assert 0 == ran.code
+    assert 4 == len(await given.created())
 
 
 async def test_workers_answer_the_calls_of_their_tools(bare: Shell) -> None:
