@@ -24,7 +24,7 @@ from runlane.settings import Settings
 from runlane.temporal import connect
 from tests.histories import chain
 from tests.lab import Lab, LabRun
-from tests.replay import tool_scenarios
+from tests.replay import batch_scenarios, tool_scenarios
 from tests.simulator_process import SimulatorProcess
 from workflows.run import RunWorkflow
 
@@ -128,8 +128,12 @@ SCENARIOS: tuple[Scenario, ...] = (
     parked_until_its_deadline,
     blocked_and_mended,
     *tool_scenarios.SCENARIOS,
+    *batch_scenarios.SCENARIOS,
 )
-IN_SHORT_HISTORIES: tuple[Scenario, ...] = (early_answers_over_continue_as_new,)
+IN_SHORT_HISTORIES: tuple[Scenario, ...] = (
+    early_answers_over_continue_as_new,
+    *batch_scenarios.IN_SHORT_HISTORIES,
+)
 
 
 def version() -> str:
@@ -147,7 +151,10 @@ async def _record(scenarios: tuple[Scenario, ...], config: dict[str, Any], direc
             for scenario in scenarios:
                 lab = Lab(client, simulator)
                 run = await scenario(lab)
-                executions = await chain(client, run)
+                first = run.handle.first_execution_run_id
+                # What others have started has gone over in none of these.
+                first = first or (await run.handle.describe()).run_id
+                executions = await chain(client, run, first)
                 executions += await _left(client, executions[-1])
                 for number, events in enumerate(executions, 1):
                     path = directory / f"{scenario.__name__}-{number}.json"

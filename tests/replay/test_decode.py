@@ -12,6 +12,15 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowHistory
 
+from activities.batch_contract import (
+    CheckInput,
+    LaneDone,
+    LaneInput,
+    Looked,
+    LookInput,
+    PauseOrder,
+    RecordInput,
+)
 from activities.contract import (
     CancelInput,
     Created,
@@ -25,9 +34,11 @@ from activities.contract import (
 from activities.decision import Decision, DecisionReceipt
 from activities.decisions import LapseInput, Verified, VerifyInput
 from activities.notify import Notice
+from activities.schedule import MadeThread
 from activities.tools import Called, CallInput, Classified, ClassifyInput
 from runlane.temporal import data_converter
 from tests.replay import record
+from workflows.batch_contract import BatchInput, BatchResult, CancelOrder
 from workflows.contract import (
     PENDING_MEMO,
     REQUEST_MEMO,
@@ -41,6 +52,7 @@ from workflows.contract import (
     ToolOutputs,
 )
 from workflows.notice import LeftNotices
+from workflows.scheduled_contract import ScheduledInput, ScheduledResult
 from workflows.state import RunInput
 
 HISTORIES = sorted((Path(__file__).parent / "histories").rglob("*.json"))
@@ -55,6 +67,11 @@ ACTIVITIES: dict[str, tuple[Any, Any]] = {
     "decisions.verify": (VerifyInput, Verified),
     "decisions.lapse": (LapseInput, NoneType),
     "notify.send": (Notice, NoneType),
+    "batch.check": (CheckInput, NoneType),
+    "batch.look": (LookInput, Looked),
+    "batch.lane": (LaneInput, LaneDone),
+    "batch.record": (RecordInput, NoneType),
+    "schedule.thread": (None, MadeThread),
 }
 MESSAGES: dict[str, tuple[Any, Any]] = {
     "tool_outputs": (ToolOutputs, None),
@@ -63,9 +80,13 @@ MESSAGES: dict[str, tuple[Any, Any]] = {
     "update_metadata": (MetadataUpdate, Acknowledged),
     "decide": (Decision, DecisionReceipt),
 }
+OF_BATCHES: dict[str, Any] = {"pause": PauseOrder, "cancel": CancelOrder}
+"""Signals, some of which have a name that one of a run's messages has, too."""
 WORKFLOWS: dict[str, tuple[Any, Any]] = {
     "Run": (RunInput, RunView),
     "Notices": (LeftNotices, NoneType),
+    "Batch": (BatchInput, BatchResult),
+    "Scheduled": (ScheduledInput, ScheduledResult),
 }
 MEMO: dict[str, Any] = {REQUEST_MEMO: RequestMemo, PENDING_MEMO: list[PendingCall]}
 
@@ -95,10 +116,15 @@ def payloads(events: list[HistoryEvent]) -> Found:
             yield name, attributes.input.payloads[0], WORKFLOWS[name][0]
         elif kind == "ACTIVITY_TASK_SCHEDULED":
             name = activities[event.event_id] = attributes.activity_type.name
-            yield name, attributes.input.payloads[0], ACTIVITIES[name][0]
+            for payload in attributes.input.payloads:
+                yield name, payload, ACTIVITIES[name][0]
         elif kind == "ACTIVITY_TASK_COMPLETED":
             name = activities[attributes.scheduled_event_id]
             yield f"{name} result", attributes.result.payloads[0], ACTIVITIES[name][1]
+        elif kind == "WORKFLOW_EXECUTION_SIGNALED" and began.workflow_type.name == "Batch":
+            name = attributes.signal_name
+            for payload in attributes.input.payloads:
+                yield f"batch {name}", payload, OF_BATCHES[name]
         elif kind == "WORKFLOW_EXECUTION_SIGNALED" and attributes.input.payloads:
             name = attributes.signal_name
             yield name, attributes.input.payloads[0], MESSAGES[name][0]
@@ -142,7 +168,8 @@ async def test_nothing_of_ours_is_overlooked() -> None:
     wanted = {"WORKFLOW_EXECUTION_CONTINUED_AS_NEW", "WORKFLOW_EXECUTION_COMPLETED", *MEMO}
     wanted |= {f"{name}{end}" for name in ACTIVITIES for end in ("", " result")}
     wanted |= {"tool_outputs", "submit_tool_outputs", "submit_tool_outputs receipt", "cancel"}
-    wanted |= {"decide", "decide receipt", "Notices"}
+    wanted |= {"decide", "decide receipt", "Notices", *(f"batch {name}" for name in OF_BATCHES)}
+    wanted.remove("schedule.thread")
     assert wanted - set(together) <= {"runs.update", "runs.update result"}
 
 

@@ -31,6 +31,15 @@ _SCENARIOS = (
     "uncertain_call_settled",
     "approved_while_parked",
     "notices_and_what_is_left_of_them",
+    "batch_of_plain_items",
+    "batch_paused_and_resumed",
+    "batch_cancelled",
+    "batch_with_a_promoted_item",
+    "promoted_run",
+    "batch_over_http",
+    "streamed_run",
+    "scheduled_start",
+    "batch_over_continue_as_new",
 )
 _STRICT = SandboxedWorkflowRunner(
     restrictions=SandboxRestrictions.default.with_import_notification_policy(
