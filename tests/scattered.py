@@ -12,11 +12,12 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio.client import Client
 
@@ -30,6 +31,8 @@ from tests.e2e.test_cli import Said
 from tests.postgres_server import PostgresServer
 from tests.processes import ApiProcess, ProgramProcess, WorkerProcess
 from tests.simulator_process import SimulatorProcess
+
+_Process = TypeVar("_Process", bound=ProgramProcess)
 
 AWAY = (-signal.SIGKILL, 1, 5)
 """Exit codes of a command that was killed, or missed one of the pieces: it is given again."""
@@ -119,7 +122,7 @@ class Scattered:
         """Return a command, given in the directory of this name."""
         return Command(args, self.place(name), self.environ(name))
 
-    async def _started(self, process: Any) -> Any:
+    async def _started(self, process: _Process) -> _Process:
         self._processes.append(process)
         await process.start()
         return process
@@ -130,9 +133,9 @@ class Scattered:
 
 
 @asynccontextmanager
-async def scattered(directory: Path, port: int) -> AsyncIterator[Scattered]:
-    """Start Temporal, PostgreSQL on this port, and a simulator of their own."""
-    postgres = PostgresServer("fsync=off", port=port)
+async def scattered(directory: Path) -> AsyncIterator[Scattered]:
+    """Start Temporal, PostgreSQL and a simulator of their own."""
+    postgres = PostgresServer("fsync=off", port=_free_port())
     try:
         await asyncio.to_thread(postgres.start)
         with SimulatorProcess() as simulator:
@@ -214,3 +217,9 @@ def result_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -3,6 +3,10 @@
 import asyncio
 import hashlib
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,3 +81,41 @@ def _asking(shell: Shell, assistant_id: str) -> list[dict[str, Any]]:
         for run in shell.plant.simulator.runs(live=True)
         if run["assistant_id"] == assistant_id and run["status"] == "requires_action"
     ]
+
+
+@pytest.mark.timeout(400)
+def test_a_long_file_is_checked_in_the_memory_of_a_short_one(tmp_path: Path) -> None:
+    """Two hundred megabytes in two hundred thousand lines, beside a tenth of that: what more it
+    takes is the part of its `custom_id`s that SQLite keeps, and the words for whoever waits long.
+    """
+    peaks = []
+    for count in (20_000, 200_000):
+        path = tmp_path / f"{count}.jsonl"
+        _write(path, count)
+        command = [str(Path(sys.executable).with_name("runlane")), "batch", "run", "--dry-run"]
+        process = subprocess.Popen(
+            [*command, str(path)],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert 0 == process.returncode
+        peaks.append(used.ru_maxrss // 1024)
+        path.unlink()
+
+    print(f"peaks in MB: {peaks}")
+    assert peaks[1] < peaks[0] + 50
+
+
+def _write(path: Path, count: int) -> None:
+    text = "Where is my order? " * 45
+    with path.open("w") as file:
+        for number in range(count):
+            body = {
+                "assistant_id": "asst_tickets",
+                "thread": {"messages": [{"role": "user", "content": f"{number}: {text}"}]},
+            }
+            line = {"method": "POST", "url": "/v1/threads/runs", "body": body}
+            file.write(json.dumps({"custom_id": f"ticket-{number}", **line}) + "\n")

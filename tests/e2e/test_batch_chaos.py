@@ -8,7 +8,6 @@ import json
 import os
 import random
 import secrets
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -146,7 +145,7 @@ class Chaos:
         try:
             run = (await http.get(url)).json()
             if run.get("status") != "requires_action":
-                return run.get("status") == "completed"
+                return bool(run.get("status") == "completed")
             calls = run["required_action"]["submit_tool_outputs"]["tool_calls"]
             outputs = [{"tool_call_id": call["id"], "output": "paid"} for call in calls]
             taken = await http.post(f"{url}/submit_tool_outputs", json={"tool_outputs": outputs})
@@ -194,13 +193,6 @@ async def counted(pieces: Scattered) -> BatchCounts | None:
         return None
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 async def test_ten_thousand_lines_outlive_everything(tmp_path: Path) -> None:
@@ -210,7 +202,7 @@ async def test_ten_thousand_lines_outlive_everything(tmp_path: Path) -> None:
     """
     print(f"RUNLANE_CHAOS_SEED={SEED}")
     began = time.monotonic()
-    async with scattered(tmp_path, free_port()) as pieces:
+    async with scattered(tmp_path) as pieces:
         for name, rounds in (("asst_quick", [QUICK]), ("asst_asks", [ASKS, QUICK])):
             pieces.simulator.scenario(assistant_id=name, rounds=rounds)
         order_faults(pieces)
