@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ledger.batch_item import ItemState
@@ -65,7 +66,16 @@ class Standing:
         parts.append(f"{at_work:,} in flight")
         if people:
             parts.append(f"{people:,} with people")
+        held = self._held()
+        if held > 0:
+            parts.append(f"upstream says 429, {clock(held)}")
         return " · ".join(parts)
+
+    def _held(self) -> float:
+        until = self.batch.held_until
+        if until is None or self.batch.status.is_end:
+            return 0.0
+        return (until - datetime.now(UTC)).total_seconds()
 
     def spent(self) -> str:
         """Return the tokens that were used, and what they cost where that is known."""

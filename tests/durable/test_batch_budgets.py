@@ -1,7 +1,9 @@
 """Batches that may use so many tokens, or cost so much: they pause, say so, and go on with more."""
 
 import asyncio
+import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,7 @@ from ledger.batch_item import ItemState
 from runlane.batches import steering
 from runlane.batches.running import Batches
 from runlane.errors import InvalidRequest
+from tests.api import serving
 from tests.batches import Batch, new_threads
 from tests.lab import Lab, eventually
 
@@ -74,6 +77,40 @@ async def test_a_budget_is_told_before_what_is_in_flight_has_ended(lab: Lab) -> 
     assert "budget: 150 tokens are used, of 150" == reason
     assert 1 == counts.in_flight
     assert "cancelled" == status
+
+
+async def test_a_budget_of_money_over_http(lab: Lab) -> None:
+    """It is asked for in the key `runlane`, pauses the batch, and shows what was spent."""
+    await lab.scenario(rounds=[QUICK])
+    body = {"assistant_id": lab.assistant_id}
+    asked = [
+        {"custom_id": str(number), "method": "POST", "url": "/v1/threads/runs", "body": body}
+        for number in range(4)
+    ]
+    content = b"".join(json.dumps(line).encode() + b"\n" for line in asked)
+    limits = {"price_per_million_tokens": "2.50,10", "max_cost": "0.0012", "max_in_flight": 1}
+    async with serving(lab) as api:
+        sdk = api.sdk()
+        file = await sdk.files.create(file=("in.jsonl", content), purpose="batch")
+        made = await sdk.batches.create(
+            input_file_id=file.id,
+            endpoint="/v1/threads/runs",  # type: ignore[arg-type] # as Runlane has it
+            completion_window="24h",
+            extra_body={"runlane": limits},
+        )
+
+        async def shown() -> dict[str, Any]:
+            return dict((await sdk.batches.retrieve(made.id)).model_extra or {})["runlane"]
+
+        paused = await eventually(shown, lambda found: found["paused"] is not None)
+    known = Batches(lab.client, lab.task_queue, lab.ledger)
+    record = await known.find(made.id)
+    await steering.resume(known, record, "ann", cost_limit=Decimal(1))
+    ended = await eventually(lambda: known.find(made.id), lambda found: found.status.is_end)
+
+    assert "budget: 300 tokens have cost 0.0012, of 0.0012" == paused["paused"]["reason"]
+    assert ("0.0012", 0.0012) == (paused["cost_limit"], paused["money"])
+    assert 4 * ITS_COST == ended.cost
 
 
 async def test_without_prices_there_is_no_budget_of_money(lab: Lab) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -54,6 +54,19 @@ def test_figures_of_a_large_batch_fit_a_terminal() -> None:
 
     assert "150.5/s · 1:50:45 left · 1,000 in flight · 12,000 with people" == found.figures()
     assert "120.0M tokens · cost 450.00" == found.spent()
+
+
+def test_a_429_is_told_for_as_long_as_it_holds() -> None:
+    """All stands still meanwhile; a batch that has ended waits for nothing."""
+    until = datetime.now(UTC) + timedelta(seconds=40.5)
+    held = replace(BATCH, held_until=until)
+    over = replace(held, held_until=datetime.now(UTC))
+
+    told = standing({ItemState.BEGUN: 3}, held).figures()
+    assert told in {f"3 in flight · upstream says 429, 0:{left}" for left in (39, 40, 41)}
+    ended = replace(held, status=BatchStatus.CANCELLED)
+    for batch in (over, ended):
+        assert "3 in flight" == standing({ItemState.BEGUN: 3}, batch).figures()
 
 
 def test_what_waits_for_people_has_no_time_left() -> None:

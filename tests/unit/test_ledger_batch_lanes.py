@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 import pytest_asyncio
@@ -9,7 +10,7 @@ import pytest_asyncio
 from ledger import Ledger, LedgerRefused, Location
 from ledger.batch_item import ItemState, Withheld
 from ledger.batch_writes import Intend, MadeRun, MadeThread, Promote, PutBack, Settle, Write
-from tests.lines import BATCH, NOON, begun, outcome
+from tests.lines import BATCH, NOON, begun, outcome, usage
 
 WRITES: list[Write] = [
     Intend(index=0, run_id="run_old", at=NOON, attempt=1),
@@ -99,6 +100,51 @@ async def test_lanes_do_not_disturb_one_another(ledger: Ledger, other: Ledger) -
     assert await other.batch_items.settle(BATCH, 1, second, outcome())
     claim = await ledger.batch_items.claim(BATCH, 0, again, 1, NOON)
     assert [0] == [each.index for each in claim.items]
+
+
+async def test_items_begin_as_far_as_a_minutes_tokens_go(ledger: Ledger) -> None:
+    """Four, until one has told what it uses; then as many as that leaves room for, with those that
+    any lane drives; one alone has room whatever it uses.
+    """
+    await begun(ledger, 30)
+    items = ledger.batch_items
+    epochs = [await items.take_lane(BATCH, lane, f"holder {lane}") for lane in range(2)]
+
+    async def claimed(lane: int, up_to: float, limit: int = 8) -> tuple[list[int], Withheld | None]:
+        found = await items.claim(BATCH, lane, epochs[lane], limit, NOON, tokens_up_to=up_to)
+        return [each.index for each in found.items], found.withheld
+
+    async def end(lane: int, *indexes: int) -> None:
+        ended = outcome(usage=usage(100))
+        assert all(await items.settle_many(BATCH, epochs[lane], [(i, ended) for i in indexes]))
+
+    assert ([0, 1, 2], None) == await claimed(0, 1000, 3)
+    assert ([3], Withheld.PACE) == await claimed(1, 1000)
+    assert ([], Withheld.PACE) == await claimed(0, 1000)
+    await end(0, 0, 1)
+    assert ([4, 5, 6], Withheld.PACE) == await claimed(1, 700)
+    assert ([], Withheld.PACE) == await claimed(0, 200)
+    await end(0, 2)
+    await end(1, 3, 4, 5, 6)
+    assert ([], Withheld.PACE) == await claimed(0, 700)
+    assert ([7], Withheld.PACE) == await claimed(0, 701)
+    assert ([], Withheld.PACE) == await claimed(1, 701)
+    assert ([8, 9, 10, 11, 12, 13, 14, 15], None) == await claimed(1, 10_000)
+
+
+async def test_the_last_ends_are_told_with_their_tokens(ledger: Ledger) -> None:
+    """Those since a moment, in their order."""
+    await begun(ledger, 3)
+    epoch = await ledger.batch_items.take_lane(BATCH, 0, "a")
+    await ledger.batch_items.claim(BATCH, 0, epoch, 3, NOON)
+    times = [NOON + timedelta(seconds=seconds) for seconds in (0, 30, 60)]
+    for index, at in enumerate(times):
+        ended = outcome(at=at, usage=usage(10 + index))
+        await ledger.batch_items.settle(BATCH, index, epoch, ended)
+
+    found = await ledger.batch_items.ended_since(BATCH, times[1])
+    assert [(times[1], 11), (times[2], 12)] == list(found)
+    assert [] == list(await ledger.batch_items.ended_since(BATCH, times[2] + timedelta(seconds=1)))
 
 
 async def test_a_lane_is_taken_by_one_of_many(ledger: Ledger, other: Ledger) -> None:

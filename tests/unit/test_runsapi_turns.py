@@ -194,6 +194,21 @@ async def test_a_429_without_a_time(
     assert pauses == [0.05, 0.1, 0.2, 0.2, 0.4]
 
 
+async def test_what_another_process_was_told_lets_all_wait(upstream: Upstream) -> None:
+    """As long as the longest time that was told; then requests go again."""
+    client = upstream.client()
+    began = time.monotonic()
+    client.turns.hold(0.4)
+    client.turns.hold(0.1)
+    held = client.turns.held
+    await asyncio.gather(poll(client), effect(client))
+
+    assert 0.3 < held <= 0.4
+    assert min(upstream.times) - began >= 0.39
+    assert 0.0 == client.turns.held
+    await client.aclose()
+
+
 async def test_a_used_up_quota_is_no_rate_limit(upstream: Upstream) -> None:
     """It needs somebody to pay, and other requests may still be answered."""
     client = upstream.client()
