@@ -420,6 +420,26 @@ class BatchItems:
             lambda connection: batch_results.of_run(connection, run_id)
         )
 
+    async def result_of_run(self, run_id: str) -> Item | None:
+        """Return the item that a run of ours is, with what it answered, once it has ended.
+
+        Raises:
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        return await self._database.read(
+            lambda connection: batch_results.result_of_run(connection, self._contents, run_id)
+        )
+
+    async def count_answers(self, batch_id: str) -> int:
+        """Count the contents that came with ends: it changes with each that is erased.
+
+        Raises:
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        return await self._database.read(
+            lambda connection: batch_results.count_answers(connection, batch_id)
+        )
+
     async def runs_of_thread(self, thread_id: str) -> Sequence[str]:
         """Return the ids of our runs of items on a thread, named by them or made for them.
 

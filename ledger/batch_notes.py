@@ -20,6 +20,8 @@ class Note(StrEnum):
     ERRORS = "errors"
     TOOLS = "tools"
     """That each item is handed besides its own, as a run's `tools`."""
+    SIZES = "sizes"
+    """Of the files of its results."""
 
 
 class BatchNotes:
@@ -57,6 +59,22 @@ class BatchNotes:
             if connection.execute(there).scalar():
                 return
             for note, text in notes.items():
+                self._put(connection, batch_id, note, text)
+
+        await self._database.write(batch_id, work)
+
+    async def keep(self, batch_id: str, note: Note, text: str) -> None:
+        """Write a note of a batch, in place of an earlier one; of none that isn't there.
+
+        Raises:
+            LedgerRefused: it is too large.
+            LedgerUnavailable: the ledger doesn't answer; the same call again does no harm.
+        """
+        checked(note, text)
+
+        def work(connection: Connection) -> None:
+            there = select(exists().where(batches.c.batch_id == batch_id))
+            if connection.execute(there).scalar():
                 self._put(connection, batch_id, note, text)
 
         await self._database.write(batch_id, work)

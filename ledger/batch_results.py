@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, exists, func, or_, select
 from ledger import batch_rows
 from ledger.batch_contents import ANSWERS, BatchContents, Part
 from ledger.batch_item import UNFINISHED, Item, ItemState
-from ledger.tables import batch_items
+from ledger.tables import batch_contents, batch_items
 
 _LAST_ENDS = 20_000
 """Ends that are looked at, where those of a while are asked for."""
@@ -75,6 +75,22 @@ def of_run(connection: Connection, run_id: str) -> Item | None:
     query = select(batch_items).where(batch_items.c.run_id == run_id)
     row = connection.execute(query).first()
     return None if row is None else batch_rows.read(row)
+
+
+def result_of_run(connection: Connection, contents: BatchContents, run_id: str) -> Item | None:
+    """Return the item as `BatchItems.result_of_run` does."""
+    query = select(batch_items).where(batch_items.c.run_id == run_id).limit(1)
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    return next(iter(_read(connection, contents, row.batch_id, query)), None)
+
+
+def count_answers(connection: Connection, batch_id: str) -> int:
+    """Count contents as `BatchItems.count_answers` does."""
+    its = batch_contents.c
+    query = select(func.count()).where(its.batch_id == batch_id, its.part.in_(ANSWERS))
+    return int(connection.execute(query).scalar() or 0)
 
 
 def runs_of_thread(connection: Connection, thread_id: str) -> Sequence[str]:

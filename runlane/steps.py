@@ -84,8 +84,18 @@ class Steps:
         after: str | None = None,
         before: str | None = None,
         order: _Order = "desc",
+        view: RunView | None = None,
     ) -> StepList:
         """List a run's steps: `await` it for a page, or iterate over all.
+
+        Args:
+            run_id: ours.
+            thread_id: where it must be.
+            limit: of a page.
+            after: a step's id: those that follow it.
+            before: a step's id: those before it.
+            order: by creation.
+            view: the run, where that is known already.
 
         Raises:
             InvalidRequest: a parameter is out of its range, or no upstream is known here.
@@ -96,10 +106,23 @@ class Steps:
             text = f"limit must be between 1 and {MAX_PAGE}, got {limit}."
             raise InvalidRequest(text, param="limit")
         query = {"thread_id": thread_id, "limit": limit, "after": after, "before": before}
-        return StepList(self, run_id, {**query, "order": order})
+        return StepList(self, run_id, {**query, "order": order, "view": view})
 
-    async def retrieve(self, step_id: str, *, run_id: str, thread_id: str | None = None) -> RunStep:
+    async def retrieve(
+        self,
+        step_id: str,
+        *,
+        run_id: str,
+        thread_id: str | None = None,
+        view: RunView | None = None,
+    ) -> RunStep:
         """Return one step of a run.
+
+        Args:
+            step_id: which.
+            run_id: ours.
+            thread_id: where it must be.
+            view: the run, where that is known already.
 
         Raises:
             StepNotFound: none of its upstream runs has it.
@@ -107,7 +130,7 @@ class Steps:
             RunNotFound: there is no such run.
             UpstreamUnreachable: the upstream doesn't answer.
         """
-        view = await self._view(run_id, thread_id)
+        view = view or await self._view(run_id, thread_id)
         # No upstream has made what isn't one segment of a path, and none is asked for it.
         attempts = upstream_runs(view) if is_segment(step_id) else []
         async with await find_upstream(self._client, self._settings) as upstream:
@@ -134,8 +157,9 @@ class Steps:
         after: str | None,
         before: str | None,
         order: _Order,
+        view: RunView | None,
     ) -> StepPage:
-        view = await self._view(run_id, thread_id)
+        view = view or await self._view(run_id, thread_id)
         # Attempts follow each other, so their steps do, whatever the upstream's clock says.
         steps: list[RunStep] = []
         async with await find_upstream(self._client, self._settings) as upstream:

@@ -4,7 +4,15 @@ import hashlib
 from typing import Annotated, Any, Literal
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+)
 from pydantic.config import JsonDict
 
 from runlane.batches.wanted import MAX_TRIES
@@ -45,6 +53,14 @@ class BatchRunlane(BaseModel):
     max_tokens: Annotated[StrictInt, Field(ge=1, lt=2**53)] | None = Field(
         default=None, description="The batch pauses once so many are used."
     )
+    deadline: AwareDatetime | None = Field(
+        default=None,
+        description="Nothing begins after it; within the completion window. ISO 8601 with a zone, "
+        "or Unix seconds.",
+    )
+    with_tools: StrictBool = Field(
+        default=False, description="Hand each run the tools that this server knows; workers answer."
+    )
     with_messages: StrictBool = Field(
         default=False, description="In the results: what was said in each run."
     )
@@ -78,7 +94,7 @@ class BatchCreate(BaseModel):
 
     def digest(self) -> str:
         """Return the name of what is asked for, by which a repeated request is known."""
-        return "sha256:" + hashlib.sha256(rfc8785.dumps(self.model_dump())).hexdigest()
+        return "sha256:" + hashlib.sha256(rfc8785.dumps(self.model_dump(mode="json"))).hexdigest()
 
 
 class BatchErrorShown(BaseModel):

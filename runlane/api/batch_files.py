@@ -3,6 +3,7 @@
 Their ids say whose they are, so that nothing is stored twice and a death between leaves nothing.
 """
 
+import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from enum import StrEnum
 
 from ledger import Ledger
 from ledger.batch_item import ItemState
+from ledger.batch_notes import Note
 from ledger.batch_record import BatchCounts, BatchRecord, BatchStatus
 from runlane.api.access import Principal
 from runlane.batches import presenting
@@ -18,7 +20,9 @@ from runlane.batches.outputs import encoded
 PURPOSE = "batch_output"
 
 _ID = re.compile(r"file-(output|errors)-([a-z2-7]{24})")
-_PAGE = 200
+_FIRST_PAGE, _LARGEST_PAGE = 10, 500
+"""Items that are read at a time: by how long those before were."""
+_PAGE_BYTES = 1_000_000
 
 
 class Kind(StrEnum):
@@ -53,26 +57,52 @@ class ResultFile:
         Raises:
             LedgerUnavailable: the ledger doesn't answer.
         """
-        after = 0
-        while page := await ledger.batch_items.results(self.batch.id, after, _PAGE):
-            after = page[-1].seq or after
-            lines = b"".join(encoded(each) for each in page if self._takes(each.state))
+        async for page in _pages(self.batch.id, ledger):
+            lines = b"".join(line for state, line in page if self._takes(state))
             if lines:
                 yield lines
 
     async def size(self, ledger: Ledger) -> int:
-        """Count its bytes, by writing all of it to nobody.
+        """Return how many bytes it has: counted once, by writing all of it to nobody, and kept.
 
         Raises:
             LedgerUnavailable: the ledger doesn't answer.
         """
-        size = 0
-        async for lines in self.lines(ledger):
-            size += len(lines)
-        return size
+        # An ended batch changes by a retry of what failed, which ends anew, and by contents that
+        # are erased or too old.
+        contents = await ledger.batch_items.count_answers(self.batch.id)
+        mark = [str(self.batch.ended_at), contents]
+        kept = await ledger.batch_notes.find(self.batch.id, Note.SIZES)
+        known = {} if kept is None else json.loads(kept)
+        if known.get("mark") != mark:
+            known = {"mark": mark, **await self._sizes(ledger)}
+            await ledger.batch_notes.keep(self.batch.id, Note.SIZES, json.dumps(known))
+        return int(known[self.kind])
+
+    async def _sizes(self, ledger: Ledger) -> dict[str, int]:
+        found = dict.fromkeys((kind.value for kind in Kind), 0)
+        async for page in _pages(self.batch.id, ledger):
+            for state, line in page:
+                found[_kind_of(state)] += len(line)
+        return found
 
     def _takes(self, state: ItemState) -> bool:
-        return (state is ItemState.COMPLETED) == (self.kind is Kind.OUTPUT)
+        return _kind_of(state) is self.kind
+
+
+def _kind_of(state: ItemState) -> Kind:
+    return Kind.OUTPUT if state is ItemState.COMPLETED else Kind.ERRORS
+
+
+async def _pages(batch_id: str, ledger: Ledger) -> AsyncIterator[list[tuple[ItemState, bytes]]]:
+    """Yield all lines in the order of their ends, about as many bytes at a time."""
+    after, limit = 0, _FIRST_PAGE
+    while page := await ledger.batch_items.results(batch_id, after, limit):
+        after = page[-1].seq or after
+        lines = [(item.state, encoded(item)) for item in page]
+        each = sum(len(line) for _, line in lines) / len(lines)
+        limit = min(max(int(_PAGE_BYTES / each), 1), 2 * limit, _LARGEST_PAGE)
+        yield lines
 
 
 def ids(batch: BatchRecord, counts: BatchCounts) -> dict[str, str | None]:

@@ -17,7 +17,8 @@ from ledger.files import StoredFile
 from runlane.api import batch_files
 from runlane.api.access import Operator, Principal, Reader
 from runlane.api.batch_bodies import BatchCreate, BatchPage, BatchShown
-from runlane.api.files import find_uploaded
+from runlane.api.files import find_input
+from runlane.api.known_tools import Known
 from runlane.api.refusals import Refusal, not_found
 from runlane.api.runs import IdempotencyKey
 from runlane.api.services import Given, Services
@@ -32,6 +33,7 @@ BatchId = Annotated[str, Path(max_length=255, examples=["batch_jtimxmz3ek5e2gop2
 
 _ID = re.compile(r"batch_[a-z2-7]{24}")
 _DIGEST = "request_digest"
+_OPTIONS = {"rpm", "tpm", "tries", "with_tools", "with_messages"}
 _START_AGAIN_AFTER = timedelta(seconds=5)
 _MAX_PAGE = 100
 
@@ -41,6 +43,7 @@ async def create_batch(
     body: BatchCreate,
     asking: Operator,
     services: Given,
+    tools: Known,
     idempotency_key: IdempotencyKey = None,
 ) -> BatchShown:
     """Begin a batch: its file is checked line by line before anything is sent.
@@ -51,13 +54,15 @@ async def create_batch(
     its_id, digest = batch_id(asking.person, name), body.digest()
     made = await services.ledger.batches.find(its_id)
     if made is None:
-        file = await find_uploaded(services, asking, body.input_file_id)
+        file = await find_input(services, asking, body.input_file_id)
+        planned = _planned(body, asking, name, file)
         notes = {Note.METADATA: json.dumps(body.metadata)}
+        if body.runlane.with_tools:
+            registry = await tools.registry(services.runlane.settings)
+            notes[Note.TOOLS] = json.dumps(registry.added_to({})["tools"])
         await services.ledger.batch_notes.prepare(its_id, notes)
         try:
-            made = await _batches(services).create(
-                _planned(body, asking, name, file), asking.person
-            )
+            made = await _batches(services).create(planned, asking.person)
         except NameTaken:
             raise _other_request() from None
     if made.options.get(_DIGEST) != digest:
@@ -135,10 +140,16 @@ def _planned(body: BatchCreate, asking: Principal, name: str, file: StoredFile) 
         "completion_window": body.completion_window,
         "requested_by": asking.person,
         _DIGEST: body.digest(),
-        **its.model_dump(include={"rpm", "tpm", "tries", "with_messages"}, exclude_none=True),
+        **its.model_dump(include=_OPTIONS, exclude_defaults=True),
     }
     wanted = Wanted(name=name, options=options, max_in_flight=its.max_in_flight)
     now = datetime.now(UTC)
+    until = now + WINDOWS[body.completion_window]
+    if its.deadline is not None:
+        if not now < its.deadline <= until:
+            text = f"deadline must lie within the next {body.completion_window}."
+            raise Refusal(text, param="runlane.deadline", code="invalid_parameter")
+        until = its.deadline.astimezone(UTC)
     return BatchRecord(
         id=batch_id(asking.person, name),
         owner=asking.person,
@@ -146,7 +157,7 @@ def _planned(body: BatchCreate, asking: Principal, name: str, file: StoredFile) 
         input_digest=file.digest,
         total=0,
         options=wanted.stored_options(),
-        deadline=now + WINDOWS[body.completion_window],
+        deadline=until,
         token_limit=its.max_tokens,
         created_at=now,
     )

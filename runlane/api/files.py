@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
-from ledger.files import StoredFile
+from ledger.files import STANDING, StoredFile
 from runlane.api import batch_files, uploading
 from runlane.api.access import Operator, Principal, Reader
 from runlane.api.batch_files import ResultFile
@@ -136,7 +136,7 @@ async def list_files(
     after: Annotated[str | None, Query(max_length=255)] = None,
 ) -> FilePage:
     """List uploaded files, at most 500 on a page; results are named by their batches alone."""
-    if purpose not in (None, uploading.PURPOSE):
+    if purpose not in (None, uploading.PURPOSE, STANDING):
         return FilePage(data=[], first_id=None, last_id=None, has_more=False)
     place = None if after is None else await _uploaded(services, asking, after)
     if after is not None and place is None:
@@ -145,6 +145,7 @@ async def list_files(
     found = await services.ledger.files.list(
         datetime.now(UTC),
         owner=asking.scope,
+        purpose=purpose,
         limit=most + 1,
         after=place,
         oldest_first=order == "asc",
@@ -160,7 +161,7 @@ async def list_files(
 
 @routes.get("/{file_id}", operation_id="retrieveFile")
 async def retrieve_file(file_id: FileId, asking: Reader, services: Given) -> FileShown:
-    """Return what is known of a file; a batch's results are counted anew each time."""
+    """Return what is known of a file. How large a batch's results are is counted once."""
     found = await _found(services, asking, file_id)
     if isinstance(found, StoredFile):
         return _shown(found)
@@ -200,20 +201,25 @@ async def delete_file(file_id: FileId, asking: Operator, services: Given) -> Fil
     if isinstance(found, ResultFile):
         text = f"{file_id} is written from its batch's items, and goes with them."
         raise Refusal(text, param="file_id", code="file_of_batch")
+    if found.purpose == STANDING:
+        text = f"{file_id} is what a schedule begins batches of, and goes with it."
+        raise Refusal(text, param="file_id", code="file_of_schedule")
     await services.ledger.files.delete(found.id)
     return FileDeleted(id=found.id)
 
 
-async def find_uploaded(services: Services, asking: Principal, file_id: str) -> StoredFile:
-    """Return an uploaded file, if it is there and the asker's.
+async def find_input(services: Services, asking: Principal, file_id: str) -> StoredFile:
+    """Return a file that a batch can be begun of, if it is there and the asker's.
 
     Raises:
-        Refusal: it isn't.
+        Refusal: it isn't, or is for something else.
     """
-    found = await _uploaded(services, asking, file_id)
-    if found is None:
-        raise not_found("file", file_id)
-    return found
+    found = await _found(services, asking, file_id)
+    if isinstance(found, StoredFile) and found.purpose == uploading.PURPOSE:
+        return found
+    purpose = found.purpose if isinstance(found, StoredFile) else batch_files.PURPOSE
+    text = f"{file_id} has the purpose {purpose}; the input of a batch has {uploading.PURPOSE}."
+    raise Refusal(text, param="input_file_id", code="invalid_parameter")
 
 
 async def _uploaded(services: Services, asking: Principal, file_id: str) -> StoredFile | None:
@@ -223,8 +229,11 @@ async def _uploaded(services: Services, asking: Principal, file_id: str) -> Stor
 
 
 async def _found(services: Services, asking: Principal, file_id: str) -> StoredFile | ResultFile:
-    found = await batch_files.find(services.ledger, asking, file_id)
-    return found or await find_uploaded(services, asking, file_id)
+    of_batch = await batch_files.find(services.ledger, asking, file_id)
+    found = of_batch or await _uploaded(services, asking, file_id)
+    if found is None:
+        raise not_found("file", file_id)
+    return found
 
 
 async def _closing(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

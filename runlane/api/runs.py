@@ -24,7 +24,7 @@ from runlane.api.owned import find_run
 from runlane.api.services import Given, Services
 from runlane.api.submitting import submit
 from runlane.api.threads import create_thread
-from runlane.errors import RunEnded, StepNotFound
+from runlane.errors import RunEnded, RunNotFound, StepNotFound
 from runsapi import TERMINAL, Run, RunStatus, RunStep
 from workflows.contract import RunView, content_digest
 
@@ -150,6 +150,10 @@ async def update_run(
             await services.runlane.runs.update(run_id, metadata=body.metadata)
         except RunEnded as error:
             raise refusals.Refusal(error.message, param="metadata", code=error.code) from None
+        except RunNotFound:
+            # It was an item of a batch, and has ended.
+            text = f"{run_id} is {view.run.status}; its metadata stays as it is."
+            raise refusals.Refusal(text, param="metadata", code=RunEnded.code) from None
         view = await find_run(services, asking, thread_id, run_id)
     return _answer(view, include)
 
@@ -209,10 +213,10 @@ async def list_steps(
     before: Cursor = None,
 ) -> Response:
     """List a run's steps, those of all its upstream runs."""
-    await find_run(services, asking, thread_id, run_id)
+    view = await find_run(services, asking, thread_id, run_id)
     try:
         page = await services.runlane.runs.steps.list(
-            run_id, limit=limit, order=order, after=after, before=before
+            run_id, limit=limit, order=order, after=after, before=before, view=view
         )
     except StepNotFound:
         raise refusals.not_found("step", after or before or "") from None
@@ -236,9 +240,9 @@ async def retrieve_step(
     thread_id: ThreadId, run_id: RunId, step_id: StepId, asking: Reader, services: Given
 ) -> Response:
     """Return a step of a run."""
-    await find_run(services, asking, thread_id, run_id)
+    view = await find_run(services, asking, thread_id, run_id)
     try:
-        step = await services.runlane.runs.steps.retrieve(step_id, run_id=run_id)
+        step = await services.runlane.runs.steps.retrieve(step_id, run_id=run_id, view=view)
     except StepNotFound:
         raise refusals.not_found("step", step_id) from None
     return JSONResponse(step.model_dump(mode="json"))
