@@ -7,9 +7,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
+from activities.scheduled_batch_contract import AskedBatch
 from ledger.batch_item import ItemState
+from ledger.files import STANDING
+from runlane.batches.wanted import Wanted
 from runlane.orchestrator import Runlane
 from runlane.settings import Settings
 from tests.api import serving
@@ -19,7 +23,8 @@ from tests.restless import SUGGESTED_AT
 from workflows.batch import BatchWorkflow
 from workflows.run import RunWorkflow
 from workflows.scheduled import ScheduledWorkflow
-from workflows.scheduled_contract import ID_PREFIX, ScheduledInput
+from workflows.scheduled_batch import ScheduledBatchWorkflow
+from workflows.scheduled_contract import ID_PREFIX, ScheduledBatchInput, ScheduledInput
 
 _QUICK: dict[str, Any] = {"queued": 0.05, "in_progress": 0.1, "says": "On its way."}
 _LONG: dict[str, Any] = {"queued": 0.05, "in_progress": 600}
@@ -165,6 +170,39 @@ async def scheduled_start(lab: Lab) -> LabRun:
     return _workflow(lab, its_id, handle.first_execution_run_id)
 
 
+async def scheduled_batch(lab: Lab) -> LabRun:
+    """One start of a schedule, and the batch that is its child."""
+    await lab.scenario(rounds=[_QUICK])
+    its_id = f"{ID_PREFIX}nightly-2026-12-01T06:00:00Z"
+    body = {"assistant_id": lab.assistant_id}
+    lines = b"".join(
+        json.dumps(
+            {"custom_id": f"t{n}", "method": "POST", "url": "/v1/threads/runs", "body": body}
+        ).encode()
+        + b"\n"
+        for n in range(3)
+    )
+    async with lab.worker():
+        writing = await lab.ledger.files.begin(f"file-{lab.thread_id}", "", datetime.now(UTC))
+        await writing.write(lines)
+        file = await writing.finish(filename="in.jsonl", purpose=STANDING)
+        asked = AskedBatch(
+            file_id=file.id,
+            filename=file.filename,
+            digest=file.digest,
+            total=3,
+            options=Wanted(name="nightly").stored_options(),
+        )
+        handle = await lab.client.start_workflow(
+            ScheduledBatchWorkflow.run,
+            ScheduledBatchInput(schedule="nightly", batch=asked),
+            id=its_id,
+            task_queue=lab.task_queue,
+        )
+        await handle.result()
+    return _workflow(lab, its_id, handle.first_execution_run_id)
+
+
 async def batch_over_continue_as_new(lab: Lab) -> LabRun:
     """Words without end make its history long while lanes are at work; then it is paused."""
     await lab.scenario(rounds=[_QUICK])
@@ -192,5 +230,6 @@ SCENARIOS = (
     batch_over_http,
     streamed_run,
     scheduled_start,
+    scheduled_batch,
 )
 IN_SHORT_HISTORIES = (batch_over_continue_as_new,)

@@ -35,6 +35,7 @@ from activities.decision import Decision, DecisionReceipt
 from activities.decisions import LapseInput, Verified, VerifyInput
 from activities.notify import Notice
 from activities.schedule import MadeThread
+from activities.scheduled_batch_contract import BeginBatchInput, BegunBatch
 from activities.tools import Called, CallInput, Classified, ClassifyInput
 from runlane.temporal import data_converter
 from tests.replay import record
@@ -52,7 +53,12 @@ from workflows.contract import (
     ToolOutputs,
 )
 from workflows.notice import LeftNotices
-from workflows.scheduled_contract import ScheduledInput, ScheduledResult
+from workflows.scheduled_contract import (
+    ScheduledBatchInput,
+    ScheduledBatchResult,
+    ScheduledInput,
+    ScheduledResult,
+)
 from workflows.state import RunInput
 
 HISTORIES = sorted((Path(__file__).parent / "histories").rglob("*.json"))
@@ -72,6 +78,7 @@ ACTIVITIES: dict[str, tuple[Any, Any]] = {
     "batch.lane": (LaneInput, LaneDone),
     "batch.record": (RecordInput, NoneType),
     "schedule.thread": (None, MadeThread),
+    "schedule.batch": (BeginBatchInput, BegunBatch),
 }
 MESSAGES: dict[str, tuple[Any, Any]] = {
     "tool_outputs": (ToolOutputs, None),
@@ -87,6 +94,7 @@ WORKFLOWS: dict[str, tuple[Any, Any]] = {
     "Notices": (LeftNotices, NoneType),
     "Batch": (BatchInput, BatchResult),
     "Scheduled": (ScheduledInput, ScheduledResult),
+    "ScheduledBatch": (ScheduledBatchInput, ScheduledBatchResult),
 }
 MEMO: dict[str, Any] = {REQUEST_MEMO: RequestMemo, PENDING_MEMO: list[PendingCall]}
 

@@ -39,6 +39,7 @@ _SCENARIOS = (
     "batch_over_http",
     "streamed_run",
     "scheduled_start",
+    "scheduled_batch",
     "batch_over_continue_as_new",
 )
 _STRICT = SandboxedWorkflowRunner(
