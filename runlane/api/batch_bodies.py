@@ -1,10 +1,12 @@
 """What the routes of batches are sent and answer with: OpenAI's Batch, and the key `runlane`."""
 
 import hashlib
-from typing import Annotated, Any, Literal
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
 
 import rfc8785
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -12,15 +14,38 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StrictStr,
+    model_validator,
 )
 from pydantic.config import JsonDict
 
+from ledger.batch_money import Prices, amount
 from runlane.batches.wanted import MAX_TRIES
 from workflows.batch_contract import DEFAULT_LANES, DEFAULT_WINDOW, MAX_LANES, MAX_WINDOW
 
 _Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Key = Annotated[StrictStr, Field(max_length=64)]
 _Value = Annotated[StrictStr, Field(max_length=512)]
+
+
+def _prices(text: str) -> str:
+    try:
+        return str(Prices.parse(text))
+    except ValueError:
+        raise ValueError("must be two numbers from 0 to 1,000,000, as in 2.50,10") from None
+
+
+def _cost(text: str) -> str:
+    try:
+        found = amount(text)
+    except ValueError:
+        found = Decimal(0)
+    if not found:
+        raise ValueError("must be a number above 0, up to 1,000,000, as in 12.50")
+    return f"{found:f}"
+
+
+_Prices = Annotated[StrictStr, Field(max_length=64), AfterValidator(_prices)]
+_Cost = Annotated[StrictStr, Field(max_length=32), AfterValidator(_cost)]
 
 _EXAMPLE: JsonDict = {
     "id": "batch_jtimxmz3ek5e2gop2u3obqwx",
@@ -53,6 +78,16 @@ class BatchRunlane(BaseModel):
     max_tokens: Annotated[StrictInt, Field(ge=1, lt=2**53)] | None = Field(
         default=None, description="The batch pauses once so many are used."
     )
+    price_per_million_tokens: _Prices | None = Field(
+        default=None,
+        description="What tokens cost that are read, and written.",
+        examples=["2.50,10"],
+    )
+    max_cost: _Cost | None = Field(
+        default=None,
+        description="The batch pauses once its tokens have cost so much, by these prices.",
+        examples=["12.50"],
+    )
     deadline: AwareDatetime | None = Field(
         default=None,
         description="Nothing begins after it; within the completion window. ISO 8601 with a zone, "
@@ -64,6 +99,12 @@ class BatchRunlane(BaseModel):
     with_messages: StrictBool = Field(
         default=False, description="In the results: what was said in each run."
     )
+
+    @model_validator(mode="after")
+    def _is_priced(self) -> Self:
+        if self.max_cost is not None and self.price_per_million_tokens is None:
+            raise ValueError("max_cost needs price_per_million_tokens")
+        return self
 
 
 class BatchCreate(BaseModel):

@@ -5,6 +5,7 @@ import json
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -12,7 +13,7 @@ from fastapi import APIRouter, Path, Query
 from activities.intake import FILE
 from ledger import BatchNotKnown
 from ledger.batch_notes import Note
-from ledger.batch_record import BatchRecord, BatchStatus, batch_id
+from ledger.batch_record import PRICES, BatchRecord, BatchStatus, batch_id
 from ledger.files import StoredFile
 from runlane.api import batch_files
 from runlane.api.access import Operator, Principal, Reader
@@ -142,6 +143,8 @@ def _planned(body: BatchCreate, asking: Principal, name: str, file: StoredFile) 
         _DIGEST: body.digest(),
         **its.model_dump(include=_OPTIONS, exclude_defaults=True),
     }
+    if its.price_per_million_tokens is not None:
+        options[PRICES] = its.price_per_million_tokens
     wanted = Wanted(name=name, options=options, max_in_flight=its.max_in_flight)
     now = datetime.now(UTC)
     until = now + WINDOWS[body.completion_window]
@@ -159,6 +162,7 @@ def _planned(body: BatchCreate, asking: Principal, name: str, file: StoredFile) 
         options=wanted.stored_options(),
         deadline=until,
         token_limit=its.max_tokens,
+        cost_limit=None if its.max_cost is None else Decimal(its.max_cost),
         created_at=now,
     )
 

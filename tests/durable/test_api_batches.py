@@ -409,6 +409,9 @@ async def test_batches_are_listed_by_owner(lab: Lab) -> None:
         {"output_expires_after": {"anchor": "created_at", "seconds": 3600}},
         {"runlane": {"rpm": 0}},
         {"runlane": {"max_tokens": 2**53}},
+        {"runlane": {"price_per_million_tokens": "1"}},
+        {"runlane": {"price_per_million_tokens": "1,1", "max_cost": "0"}},
+        {"runlane": {"max_cost": "5.00"}},
         {"input_file_id": 7},
     ],
 )

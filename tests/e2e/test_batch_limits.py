@@ -90,6 +90,32 @@ async def test_no_minute_has_more_requests_than_the_limit(own_plant: Plant, data
     assert 0.85 * rpm <= most_in_a_minute(at) <= rpm
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_no_minute_has_more_tokens_than_the_limit(own_plant: Plant, data_dir: Path) -> None:
+    """Two processes drive four lanes, and one of them dies: items of 150 tokens end at most twenty
+    times in a minute, where 3,000 are allowed, and at once as soon as that allows it.
+    """
+    lab, tpm, items = own_plant.lab, 3_000, 32
+    workers = [await own_plant.worker() for _ in range(2)]
+    async with await open_ledger(Settings(data_dir=data_dir)) as lab.ledger:
+        batch = Batch(lab)
+        await batch.upload(new_threads(items), tpm=tpm)
+        await batch.start(lanes=4, window=8)
+        await batch.until(lambda counts: counts.by_state[ItemState.COMPLETED] == 20)
+        await workers[0].kill()
+        await own_plant.worker()
+        status = await batch.ended(seconds=110)
+        results = await batch.results()
+    ended = sorted(each.ended_at.timestamp() for each in results if each.ended_at is not None)
+
+    assert "completed" == status
+    assert items == len(ended)
+    assert {150} == {each.usage.total_tokens for each in results}
+    assert 20 == most_in_a_minute(ended)
+    assert ended[-1] - ended[0] < MINUTE + 20
+
+
 async def test_the_only_lane_that_has_work_has_the_whole_rate(
     own_plant: Plant, data_dir: Path
 ) -> None:
