@@ -100,7 +100,8 @@ async def test_a_budget_of_money_over_http(lab: Lab) -> None:
         )
 
         async def shown() -> dict[str, Any]:
-            return dict((await sdk.batches.retrieve(made.id)).model_extra or {})["runlane"]
+            found: dict[str, Any] = (await sdk.batches.retrieve(made.id)).model_extra or {}
+            return dict(found["runlane"])
 
         paused = await eventually(shown, lambda found: found["paused"] is not None)
     known = Batches(lab.client, lab.task_queue, lab.ledger)
