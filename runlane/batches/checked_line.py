@@ -1,5 +1,6 @@
 """One line of an input: the request that it asks for, or why it can't be used."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -105,7 +106,22 @@ def _json_object(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest(text, code="invalid_json_line") from None
     if not isinstance(fields, dict):
         raise InvalidRequest("It must be a JSON object.")
+    # Readers of JSON differ in which of two values counts: one would be lost without a word.
+    _UNAMBIGUOUS.decode(raw.decode())
     return fields
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        seen = set[str]()
+        for name, _ in pairs:
+            if name in seen:
+                raise InvalidRequest(f"{quoted(name)} stands twice in one object.")
+            seen.add(name)
+
+
+_UNAMBIGUOUS = json.JSONDecoder(object_pairs_hook=_once_each, parse_int=str)
+"""Its numbers are of no use, and may have any number of digits."""
 
 
 def _custom_id(value: object) -> str:

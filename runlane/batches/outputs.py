@@ -96,7 +96,7 @@ class ResultsFile:
         if path.exists() and not path.is_file():
             text = f"{path} is no file. Name another place for the results."
             raise ResultsLost(text, param="--output")
-        with self._explained():
+        with self._explained(opening=True):
             # Without a buffer: what a full disk refuses must not be tried again at the end.
             self._file = path.open("a+b", buffering=0)
         try:
@@ -203,18 +203,21 @@ class ResultsFile:
         else:
             ours, self.last_seq = _told(last)
         if ours != self._batch_id:
-            text = f"{self.path} holds something else; nothing in it was changed."
+            is_batch = isinstance(ours, str) and ours.startswith("batch_")
+            what = f"results of {ours}, another batch" if is_batch else "something else"
+            text = f"{self.path} holds {what}; nothing in it was changed."
             raise ResultsLost(f"{text} Name another file, or move it away.", param="--output")
         # What a kill or a full disk left of a line.
         self._file.truncate(whole)
 
-    def _explained(self) -> "_Explained":
-        return _Explained(self.path)
+    def _explained(self, *, opening: bool = False) -> "_Explained":
+        return _Explained(self.path, opening=opening)
 
 
 class _Explained:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, opening: bool) -> None:
         self._path = path
+        self._opening = opening
 
     def __enter__(self) -> None:
         return None
@@ -225,8 +228,10 @@ class _Explained:
         full = error.errno in _FULL
         why = "the disk is full" if full else (error.strerror or type(error).__name__)
         mend = "Make room, and" if full else "Mend that, and"
+        # What is opened may be of a batch that has not begun.
+        goes_on = "Nothing is lost." if self._opening else "The batch goes on and nothing is lost."
         text = (
-            f"Can't write results to {self._path}: {why}. The batch goes on and nothing is lost. "
+            f"Can't write results to {self._path}: {why}. {goes_on} "
             f"{mend} give the same command again."
         )
         raise ResultsLost(text, param="--output") from None

@@ -11,11 +11,6 @@ PAGE = 200
 """Items that are read at a time."""
 
 
-def errors_path(output: Path) -> Path:
-    """Return where failures go, where nobody says: `out.errors.jsonl` beside `out.jsonl`."""
-    return output.with_name(f"{output.name.removesuffix('.jsonl')}.errors.jsonl")
-
-
 class Results:
     """The files of one batch's results, which follow its ledger."""
 

@@ -188,7 +188,7 @@ def scope_of(batch: BatchRecord) -> str:
 
 def _taken(name: str, taken_by: str) -> NameTaken:
     text = (
-        f"The name {name!r} belongs to {taken_by}, whose input has another content.\n"
+        f"The name {name!r} belongs to {taken_by}, whose input has another content. "
         "Give this one another name:  --name NAME"
     )
     return NameTaken(text, param="--name")

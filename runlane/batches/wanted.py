@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ledger.batch_record import PRICES
+from ledger.batch_record import PRICES, BatchRecord
 from runlane.errors import InvalidRequest
 from workflows.batch_contract import DEFAULT_LANES, DEFAULT_WINDOW, MAX_LANES, MAX_WINDOW
 
@@ -14,8 +14,18 @@ MAX_NAME = 255
 """Characters of a batch's name, and of a pause's reason."""
 ID_PREFIX = "batch_"
 """With which a batch's id begins, and no name."""
+TRIES = 3
+"""Of an item before it has failed, where nobody says how many."""
 MAX_TRIES = 100
 """Of an item, before it has failed."""
+
+_OPTIONS = {
+    "--rpm": "rpm",
+    "--tpm": "tpm",
+    "--price-per-million-tokens": PRICES,
+    "--with-tools": "with_tools",
+    "--with-messages": "with_messages",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +75,22 @@ class Wanted:
         if not 1 <= tries <= MAX_TRIES:
             text = f"--tries must be between 1 and {MAX_TRIES}, got {tries}."
             raise InvalidRequest(text, param="--tries")
+
+    def unlike(self, batch: BatchRecord) -> list[str]:
+        """Return the options that were given and don't hold for a batch that was begun before."""
+        wanted = self.stored_options()
+        lanes = (wanted["lanes"], wanted["window"])
+        given = {
+            "--max-in-flight": self.max_in_flight != DEFAULT_LANES * DEFAULT_WINDOW
+            and lanes != (batch.options.get("lanes"), batch.options.get("window")),
+            "--tries": wanted.get("tries", TRIES) not in (TRIES, batch.options.get("tries")),
+            "--max-tokens": self.token_limit not in (None, batch.token_limit),
+            "--max-cost": self.cost_limit not in (None, batch.cost_limit),
+            "--deadline": self.deadline not in (None, batch.deadline),
+        }
+        for option, key in _OPTIONS.items():
+            given[option] = wanted.get(key) not in (None, batch.options.get(key))
+        return [option for option, differs in given.items() if differs]
 
     def stored_options(self) -> dict[str, Any]:
         """Return what the batch's record holds: with how many lanes it is run, too."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from runlane.batches.lines import InputFile
 
 _PROBLEMS_SHOWN = 20
+_NO_PIPE = "it is read twice, which a pipe can't be. Write it to a file first"
 _FIRST_WORD_SECONDS = 1.5
 _NEXT_WORD_SECONDS = 10.0
 _REFRESH_SECONDS = 0.1
@@ -50,6 +51,12 @@ def opened(path: Path) -> "Iterator[InputFile]":
     """
     from runlane.batches.lines import InputFile  # noqa: PLC0415
 
+    if str(path) == "-":
+        text = "INPUT can't be standard input, for it is read twice. Write it to a file first."
+        raise InvalidRequest(text, param="INPUT")
+    if path.is_fifo():
+        # To open it would wait for somebody to write.
+        raise InvalidRequest(f"Can't read {path}: {_NO_PIPE}.", param="INPUT")
     try:
         with InputFile(path) as source:
             yield source
@@ -57,7 +64,7 @@ def opened(path: Path) -> "Iterator[InputFile]":
         if error.filename not in (None, str(path), path):
             raise
         # A pipe says nothing of its own.
-        why = error.strerror or "it must be a file, which can be read twice"
+        why = error.strerror or _NO_PIPE
         raise InvalidRequest(f"Can't read {path}: {why}.", param="INPUT") from None
 
 
@@ -95,7 +102,7 @@ def check(
     if totals.unusable and not skip_invalid:
         lines = output.counted(totals.unusable, "line")
         text = (
-            f"{lines} of {source.path} can't be used; nothing was sent.\n"
+            f"{lines} of {source.path} can't be used; nothing was sent. "
             "Mend them, or go on without them:  --skip-invalid"
         )
         raise BadLines(text, report.first)

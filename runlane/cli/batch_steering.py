@@ -148,6 +148,8 @@ def _results(
     if output_file is None and (json or errors is not None):
         option = "--json" if json else "--errors"
         raise InvalidRequest(f"{option} needs --output FILE.", param=option)
+    if output_file is not None:
+        files.check()
 
     async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
         found = await known.find(batch)
@@ -186,12 +188,19 @@ def _retry_failed(
         from runlane.batches import deadlines, steering  # noqa: PLC0415
         from runlane.person import person  # noqa: PLC0415
 
+        if timezone is not None and deadline is None:
+            text = "--timezone is of --deadline, which is missing."
+            raise InvalidRequest(text, param="--timezone")
         now = datetime.now(UTC)
         until = None if deadline is None else deadlines.read(deadline, timezone, now)
         found, by = await known.find(batch), person(client.settings)
         count = await steering.retry_failed(known, found, by, deadline=until)
         _show(await _standing(client, ledger, await known.find(found.id)))
-        output.note(f"Trying {output.counted(count, 'item')} again.")
+        if count:
+            output.note(f"Trying {output.counted(count, 'item')} again. See them to their end:")
+            output.note(f"  runlane batch watch {output.word(found.name)}")
+        else:
+            output.note("Nothing of it has failed or expired that could be tried again.")
         return int(ExitCode.DONE)
 
     batch_watching.perform(work)
@@ -200,7 +209,8 @@ def _retry_failed(
 def _list(
     limit: Annotated[int, typer.Option("--limit", metavar="N", help="At most so many.")] = 20,
     after: Annotated[
-        str | None, typer.Option("--after", metavar="ID", help="Those that follow this batch.")
+        str | None,
+        typer.Option("--after", metavar="ID", help="Those that follow this batch; a name, too."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -209,17 +219,23 @@ def _list(
     async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
         from runlane.batches import presenting  # noqa: PLC0415
 
-        # One more, to know whether there are more.
-        found = list(await ledger.batches.list(None, limit=limit, after=after))
+        behind = None if after is None else (await known.find(after)).id
+        found = list(await ledger.batches.list(None, limit=limit, after=behind))
         standing = [await _standing(client, ledger, each) for each in found]
+        last = found[-1].id if len(found) == limit else None
+        has_more = last is not None and bool(await ledger.batches.list(None, limit=1, after=last))
         if session.wants_json():
             data = [presenting.document(each.batch, each.counts) for each in standing]
-            output.document({"object": "list", "data": data})
+            first_id, last_id = (found[0].id, found[-1].id) if found else (None, None)
+            ends = {"first_id": first_id, "last_id": last_id, "has_more": has_more}
+            output.document({"object": "list", "data": data, **ends})
         elif not standing:
             output.say("There are no batches.")
         else:
             head = ("batch", "status", "ended", "failed", "people", "begun")
             output.table(head, [_row(each) for each in standing], styled=1)
+            if has_more:
+                output.note(f"There are more:  runlane batch list --after {last}")
         return int(ExitCode.DONE)
 
     batch_watching.perform(work)
@@ -230,7 +246,8 @@ def _row(standing: "Standing") -> tuple[str, ...]:
 
     batch, counts = standing.batch, standing.counts
     return (
-        output.shortened(batch.name, 28),
+        # Names are looked up among those that the command line gave.
+        batch.id if batch.owner else output.shortened(batch.name, 30),
         "paused" if batch.paused_at is not None else batch.status.value,
         f"{standing.ended:,}/{batch.total:,}",
         f"{presenting.failed(counts):,}",

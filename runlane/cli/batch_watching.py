@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from runlane.batches import places
 from runlane.cli import batch_pauses, output, session
 from runlane.errors import InvalidRequest
 
@@ -50,16 +51,22 @@ class Files:
     errors: Path | None
     ordered: bool
 
+    @property
+    def place_of_errors(self) -> Path | None:
+        """Where what failed goes; None where no results are wanted."""
+        return self.errors or (None if self.output is None else places.errors_path(self.output))
+
     def check(self) -> None:
         """Refuse what makes no sense.
 
         Raises:
-            InvalidRequest: an option needs `--output`.
+            InvalidRequest: an option needs `--output`, or a file can't lie where it is to.
         """
         if self.output is None:
             for given, option in ((self.errors, "--errors"), (self.ordered, "--ordered")):
                 if given:
                     raise InvalidRequest(f"{option} needs --output FILE.", param=option)
+        places.check({"--output": self.output, "--errors": self.place_of_errors})
 
     def open(self, ledger: "Ledger", batch: "BatchRecord") -> "Results | None":
         """Open the files; None where no results are wanted.
@@ -67,11 +74,11 @@ class Files:
         Raises:
             ResultsLost: one of them can't be used.
         """
-        from runlane.batches.results import Results, errors_path  # noqa: PLC0415
+        from runlane.batches.results import Results  # noqa: PLC0415
 
-        if self.output is None:
+        if self.output is None or self.place_of_errors is None:
             return None
-        return Results(ledger, batch.id, self.output, self.errors or errors_path(self.output))
+        return Results(ledger, batch.id, self.output, self.place_of_errors)
 
 
 def perform(work: "Callable[[Runlane, Ledger, Batches], Awaitable[int]]") -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from runlane.batches import places
 from runlane.cli import batch_checks, batch_watching, output, session, tools
 from runlane.cli.batch_watching import Errors, Files, MaxCost, Ordered, Output, WaitForPeople
 from runlane.cli.options import Json
@@ -114,6 +115,15 @@ def _run(
     """
     files = Files(output_file, errors, ordered)
     files.check()
+    bad_lines = problems or Path(f"{source.name}.problems.jsonl")
+    places.check(
+        {
+            places.INPUT: source,
+            "--problems": bad_lines,
+            "--output": files.output,
+            "--errors": files.place_of_errors,
+        }
+    )
     # Before anything is loaded, which takes a while.
     output.note(f"Checking {output.safe(str(source))} …")
     from runlane.batches.estimating import read_amount, read_prices  # noqa: PLC0415
@@ -140,7 +150,6 @@ def _run(
         registry = tools.registered()
         tools.warn(registry)
         added = registry.added_to
-    bad_lines = problems or Path(f"{source.name}.problems.jsonl")
     with batch_checks.opened(source) as file:
         totals, estimate = batch_checks.check(
             file, bad_lines, skip_invalid=skip_invalid, added=added
@@ -241,6 +250,10 @@ class _Work:
                 await upload(ledger, batch, self.source, self.totals, bar.move, added=self.added)
         else:
             output.note(f"Going on with {name}, begun {output.moment(_at(batch))}.")
+        without = self.wanted.unlike(batch)
+        if without:
+            told = ", ".join(without)
+            output.note(f"It stays as it was begun; given now, of no use: {told}.")
         await batches.start(batch)
         return batch, False
 

@@ -130,6 +130,42 @@ async def test_a_file_of_requests_becomes_a_file_of_results(shell: Shell) -> Non
     assert out.read_text() == printed.out
 
 
+async def test_batches_are_listed_by_pages_and_go_on_as_they_were_begun(shell: Shell) -> None:
+    """A page says where the next one begins; options that were not given at the begin are told of,
+    and results of a batch are never mixed with those of the same input done again.
+    """
+    lab = shell.plant.lab
+    await lab.scenario(rounds=[QUICK])
+    first, second = Input(shell), Input(shell)
+    first.add(1)
+    second.add(1, assistant_id=f"{lab.assistant_id}_long")
+    await lab.scenario(assistant_id=f"{lab.assistant_id}_long", rounds=[{"in_progress": 600}])
+
+    await shell("batch", "run", first.name, "-o", "first.jsonl", code=0)
+    refused = await shell("batch", "run", first.name, "-o", "first.jsonl", "--again", code=1)
+    again = await shell("batch", "run", first.name, "-o", "again.jsonl", "--again", code=0)
+    await shell("batch", "run", second.name, "--detach", code=0)
+    options = ("--rpm", "5", "--with-messages", "--detach")
+    begun_otherwise = await shell("batch", "run", second.name, *options, code=0)
+    page = await shell("batch", "list", "--limit", "1")
+    listed = await shell("batch", "list", "--limit", "1", "--json")
+    following = await shell("batch", "list", "--limit", "1", "--json", "--after", second.name)
+    await shell("batch", "cancel", second.name, code=0)
+
+    [line] = lines(shell.directory / "first.jsonl")
+    its_id = line["runlane"]["batch_id"]
+    assert f"first.jsonl holds results of {its_id}, another batch; nothing in it" in refused.err
+    assert "1 completed" in again.out
+    assert "It stays as it was begun; given now, of no use: --rpm, --with-messages." in (
+        begun_otherwise.err
+    )
+    document = listed.document
+    assert document["has_more"] is True
+    assert document["data"][0]["id"] == document["first_id"] == document["last_id"]
+    assert f"There are more:  runlane batch list --after {document['last_id']}" in page.err
+    assert [first.name] == [batch["runlane"]["name"] for batch in following.document["data"]]
+
+
 async def test_bad_lines_are_told_and_nothing_is_sent(shell: Shell) -> None:
     """All of them are told with their numbers, and stand in a file; without them it can go on."""
     await shell.plant.lab.scenario(rounds=[QUICK])

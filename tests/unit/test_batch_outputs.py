@@ -142,17 +142,17 @@ def test_a_first_line_that_is_cut_off_is_written_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "what"),
     [
-        b"my notes",
-        b"my notes\n",
-        b'{"custom_id": "a", "method": "POST"}\n',
-        encoded(item(1, batch_id="batch_2")),
-        b"\n",
-        b"[]\n",
+        (b"my notes", "something else"),
+        (b"my notes\n", "something else"),
+        (b'{"custom_id": "a", "method": "POST"}\n', "something else"),
+        (encoded(item(1, batch_id="batch_2")), "results of batch_2, another batch"),
+        (b"\n", "something else"),
+        (b"[]\n", "something else"),
     ],
 )
-def test_what_is_not_ours_is_left_alone(content: bytes, tmp_path: Path) -> None:
+def test_what_is_not_ours_is_left_alone(content: bytes, what: str, tmp_path: Path) -> None:
     """Another batch's results, the input itself or somebody's notes are never written to."""
     path = tmp_path / "out.jsonl"
     path.write_bytes(content)
@@ -160,7 +160,7 @@ def test_what_is_not_ours_is_left_alone(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(ResultsLost) as refused:
         ResultsFile(path, BATCH)
 
-    assert "holds something else" in refused.value.message
+    assert f"holds {what}; nothing in it was changed" in refused.value.message
     assert content == path.read_bytes()
 
 

@@ -1,7 +1,7 @@
 """A batch is put into the ledger, and its results are brought from there, whoever dies between."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from runlane.batches.running import Batches, BatchNotFound, NameTaken
 from runlane.batches.uploading import InputChanged, upload
 from runlane.batches.wanted import Wanted
 from runlane.errors import InvalidRequest
+from tests.lines import record
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -155,6 +156,34 @@ def test_what_cannot_be_run_is_named(wanted: Wanted, param: str) -> None:
         wanted.check()
 
     assert param == refused.value.param
+
+
+def test_options_that_a_batch_was_not_begun_with_are_told() -> None:
+    """Those that were given, and differ; what was left to its default says nothing."""
+    begun = Wanted(
+        name="a",
+        options={"rpm": 5.0, "tries": 7, "requested_by": "ann"},
+        deadline=NOON,
+        token_limit=10,
+        max_in_flight=100,
+    )
+    batch = record(
+        options=begun.stored_options(), deadline=begun.deadline, token_limit=begun.token_limit
+    )
+    plain = Wanted(name="a", options={"tries": 3, "requested_by": "bob"})
+    other = Wanted(
+        name="a",
+        options={"rpm": 6.0, "tries": 4, "with_messages": True},
+        deadline=NOON + timedelta(hours=1),
+        token_limit=11,
+        max_in_flight=10,
+    )
+
+    assert [] == begun.unlike(batch)
+    assert [] == plain.unlike(batch)
+    assert {
+        "--rpm", "--tries", "--with-messages", "--deadline", "--max-tokens", "--max-in-flight",
+    } == set(other.unlike(batch))  # fmt: skip
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 64, 65, 2_000, 5_001, 64_000])
