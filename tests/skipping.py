@@ -8,11 +8,13 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from temporalio.api.enums.v1 import EventType, IndexedValueType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.api.testservice.v1 import SleepRequest
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
@@ -23,6 +25,7 @@ from tests.temporal_server import encrypting
 _SERVER = Path(sys.executable).parent / "temporal-test-server"
 _STOPPED_AFTER = 3.0
 """Real seconds after which a sleep is not waited for: activities are over long before."""
+_LONGEST_SLEEP = timedelta(minutes=5)
 _INDEXED_TYPES = {
     "Keyword": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
     "Datetime": IndexedValueType.INDEXED_VALUE_TYPE_DATETIME,
@@ -48,8 +51,20 @@ class SkippingServer:
         async with self._one_at_a_time:
             if self._asleep is not None and not self._asleep.done():
                 return
-            self._asleep = asyncio.ensure_future(self._environment.sleep(seconds))
+            self._asleep = asyncio.ensure_future(self._pass(seconds))
             await asyncio.wait([self._asleep], timeout=patience)
+
+    async def _pass(self, seconds: float) -> None:
+        # The environment's own sleep is given up after half a minute, which is short where much
+        # has to be done meanwhile.
+        request = SleepRequest()
+        request.duration.FromTimedelta(timedelta(seconds=seconds))
+        service = self._environment.client.test_service
+        await service.unlock_time_skipping_with_sleep(request, timeout=_LONGEST_SLEEP)
+
+    async def now(self) -> float:
+        """Return the server's clock, in unix seconds."""
+        return (await self._environment.get_current_time()).timestamp()
 
     async def close(self) -> None:
         """Give up the sleep that will not end."""
