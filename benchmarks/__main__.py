@@ -17,7 +17,18 @@ from typing import Any, Protocol
 from rich.console import Console
 from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 
-from benchmarks import api, decisions, figures, history, latency, memory, submit, throughput, week
+from benchmarks import (
+    api,
+    batches,
+    decisions,
+    figures,
+    history,
+    latency,
+    memory,
+    submit,
+    throughput,
+    week,
+)
 from benchmarks.parts import Site
 from benchmarks.progress import Progress
 
@@ -25,7 +36,7 @@ from benchmarks.progress import Progress
 class Measure(Protocol):
     """A subject's measurement."""
 
-    def __call__(self, site: Site, *, quick: bool) -> Coroutine[Any, Any, list[figures.Row]]:
+    def __call__(self, site: Site, *, quick: bool) -> Coroutine[Any, Any, Sequence[figures.Figure]]:
         """Measure and return the figures."""
 
 
@@ -36,6 +47,7 @@ SUBJECTS: dict[str, Measure] = {
     "submit": submit.measure,
     "decisions": decisions.measure,
     "api": api.measure,
+    "batches": batches.measure,
     "memory": memory.measure,
     "week": week.measure,
 }
@@ -62,11 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return conclude(rows, _facts(quick=options.quick), options.json)
 
 
-def conclude(rows: Sequence[figures.Row], facts: dict[str, Any], file: Path | None) -> int:
+def conclude(rows: Sequence[figures.Figure], facts: dict[str, Any], file: Path | None) -> int:
     """Print the table, write the file if one is asked for, and return the exit code."""
     title = "{date}, {processors} processors ({machine}), Runlane {runlane}".format(**facts)
     console = Console(width=None if sys.stdout.isatty() else figures.WIDTH)
-    console.print(figures.table(rows, title))
+    for table in figures.tables(rows, title):
+        console.print(table)
     if file is not None:
         file.write_text(json.dumps(figures.as_json(rows, facts), indent=1) + "\n")
     if facts["quick"]:
@@ -78,8 +91,8 @@ def conclude(rows: Sequence[figures.Row], facts: dict[str, Any], file: Path | No
     return 1
 
 
-async def _measure(subjects: Sequence[str], *, quick: bool) -> list[figures.Row]:
-    rows: list[figures.Row] = []
+async def _measure(subjects: Sequence[str], *, quick: bool) -> list[figures.Figure]:
+    rows: list[figures.Figure] = []
     with tempfile.TemporaryDirectory(prefix="runlane-bench-") as directory:
         async with Site(Path(directory), Progress()) as site:
             measuring = [SUBJECTS[name](site, quick=quick) for name in subjects]

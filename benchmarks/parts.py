@@ -2,7 +2,8 @@
 
 import os
 import secrets
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,7 +116,7 @@ class Site:
             await self._ends.enter_async_context(self.temporal)
             simulator = self._child("simulator", "runsapi.simulator", "--no-bodies")
             self._ends.push_async_callback(simulator.stop)
-            self.upstream = Upstream((await simulator.start())["url"])
+            self.upstream = Upstream((await simulator.start())["url"], simulator.pid)
             self._ends.push_async_callback(self.upstream.close)
             self._temporal_environ = {
                 "TEMPORAL_ADDRESS": self.temporal.address,
@@ -165,6 +166,21 @@ class Site:
         finally:
             await child.kill()
 
+    def command(self, name: str, worker: RunlaneWorker, *words: str, **environ: str) -> Child:
+        """Return a `runlane` of a worker's runs, to be started; its first document is its last."""
+        return self._started_by_us(
+            name,
+            [str(Path(sys.executable).with_name("runlane")), *words],
+            RUNLANE_TASK_QUEUE=worker.client.settings.task_queue,
+            RUNLANE_DATA_DIR=str(self.data_dir),
+            **self._temporal_environ,
+            **environ,
+        )
+
+    def module(self, name: str, *module: str) -> Child:
+        """Return a module with its arguments as a program, to be started."""
+        return self._child(name, *module)
+
     @asynccontextmanager
     async def _plain_worker(self) -> AsyncIterator[PlainWorker]:
         async with self._worker("plain", "benchmarks.plain_worker") as (pid, task_queue):
@@ -192,6 +208,9 @@ class Site:
             await child.kill()
 
     def _child(self, name: str, *module: str, **environ: str) -> Child:
+        return self._started_by_us(name, python_module(*module), **environ)
+
+    def _started_by_us(self, name: str, command: Sequence[str], **environ: str) -> Child:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(_OUR_VARIABLES)}
         log_path = self.data_dir / f"{name.replace(' ', '-')}.log"
-        return Child(name, python_module(*module), environ=inherited | environ, log_path=log_path)
+        return Child(name, command, environ=inherited | environ, log_path=log_path)

@@ -27,8 +27,9 @@ class Received:
 class Upstream:
     """A client of the simulator's controls; `url` is the base URL of its API."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, pid: int) -> None:
         self.url = url
+        self.pid = pid
         self._http = httpx.AsyncClient(
             base_url=url.removesuffix("/v1") + "/_simulator", timeout=60, trust_env=False
         )
