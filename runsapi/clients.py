@@ -1,7 +1,7 @@
-"""The HTTP clients of one upstream: as many as keep each at a few connections.
+"""The HTTP clients of one upstream: one for each request that is under way.
 
-httpx looks at every connection of a client, and at each of those anew for all, whenever a request
-begins or ends: with a hundred of them that takes longer than the request itself.
+httpx looks at every connection of a client whenever a request begins or ends: with eight of them
+that takes a third of the request's own time, and with a hundred longer than the request itself.
 """
 
 from collections.abc import Iterator
@@ -10,11 +10,8 @@ from ssl import SSLContext
 
 import httpx
 
-REQUESTS_EACH = 8
-"""Requests under way by one client before another one is opened."""
-
 _MOST = 64
-"""Clients; beyond them each has more requests."""
+"""Clients; beyond them each has more requests than one."""
 
 
 class Clients:
@@ -32,7 +29,7 @@ class Clients:
 
     @contextmanager
     def one(self) -> Iterator[httpx.AsyncClient]:
-        """Take a client for one request; the first with room, so that its connections are warm."""
+        """Take a client for one request; the first idle one, so that its connection is warm."""
         client = self._given or self._pick()
         self._under_way[client] = self._under_way.get(client, 0) + 1
         try:
@@ -49,7 +46,7 @@ class Clients:
 
     def _pick(self) -> httpx.AsyncClient:
         for client, under_way in self._under_way.items():
-            if under_way < REQUESTS_EACH:
+            if not under_way:
                 return client
         if len(self._under_way) < _MOST:
             return self._open()
