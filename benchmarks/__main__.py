@@ -19,6 +19,7 @@ from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, Telemetr
 
 from benchmarks import (
     api,
+    batch_memory,
     batches,
     decisions,
     figures,
@@ -48,6 +49,7 @@ SUBJECTS: dict[str, Measure] = {
     "decisions": decisions.measure,
     "api": api.measure,
     "batches": batches.measure,
+    "batch-memory": batch_memory.measure,
     "memory": memory.measure,
     "week": week.measure,
 }
