@@ -26,7 +26,7 @@ test: $(STAMP) ## every test, on real parts
 test-fast: $(STAMP) ## the unit tests, in under a minute
 	$(BIN)/pytest -n 2 -m "not slow" tests/unit
 
-bench: $(STAMP) ## figures next to the plain ways, in 15 minutes; some: ONLY="memory week"
+bench: $(STAMP) ## figures next to the plain ways, in half an hour; some: ONLY="memory week"
 	@$(BIN)/python -m benchmarks $(ONLY) $(if $(JSON),--json "$(JSON)") $(if $(QUICK),--quick)
 
 check: $(STAMP) ## style, strict types, direction of imports

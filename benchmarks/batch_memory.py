@@ -12,6 +12,7 @@ from benchmarks.items import ROUND
 from benchmarks.parts import RunlaneWorker, Site
 from ledger import Ledger
 from ledger.batch_record import batch_id
+from runlane.batches import steering
 from runlane.batches.presenting import ended
 from runlane.batches.running import Batches
 from runlane.ledger_access import open_ledger
@@ -83,7 +84,7 @@ async def _stop(worker: RunlaneWorker, ledger: Ledger, source: Path, plan: _Plan
         await asyncio.sleep(_LOOK_SECONDS)
     if plan.run < plan.items:
         batches = Batches(worker.client.temporal, worker.client.settings.task_queue, ledger)
-        await batches.cancel(batch, "bench")
+        await steering.cancel(batches, batch, "bench")
 
 
 def _lines(file: Path) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import SUBJECTS
+from benchmarks.figures import BatchRow
 
 ROOT = Path(__file__).parents[2]
 ROWS_OF = {"latency": {"latency", "GETs"}}
@@ -39,6 +40,12 @@ async def test_every_subject_yields_figures(tmp_path: Path) -> None:
     wanted = set().union(*(ROWS_OF.get(name, {name}) for name in SUBJECTS))
     assert wanted == {row["subject"] for row in rows}
     assert all(row["runlane"] > 0 for row in rows)
+    ways = {row["what"]: row for row in rows if row["subject"] == "batches"}
+    rates = ways["rate, 10 at a time"]
+    assert all(rates[way] > 0 for way in BatchRow.WAYS)
+    each = ways["history"]
+    # A batch's history doesn't grow with its items, of which there are few here.
+    assert each["runlane"] < each["run_each"]
     (events, *_) = [row for row in rows if row["unit"] == "events"]
     # Nothing about time holds on a busy machine, but a run costs what it costs.
     assert 30 < events["runlane"] < events["workflow"] * 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import conclude, main
-from benchmarks.figures import Row, Target
+from benchmarks.figures import BatchRow, Row, Target
 
 FACTS = {"date": "2026-11-22", "processors": 2, "machine": "Linux", "runlane": "1", "quick": False}
 REACHED = Row(
@@ -65,6 +65,26 @@ def test_the_table_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
         assert fact in shown
     assert "…" not in shown
     assert "NO" in shown
+
+
+def test_batches_have_a_table_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows that compare other ways stand below with those ways' names, and may miss targets."""
+    target = Target("fewer than 0.5", reached=False)
+    row = BatchRow(
+        subject="batches", what="processor time, all but the upstream", unit="ms an item",
+        runlane=123_456, postgres=234_567, run_each=345_678, script=456_789, dbos=567_890,
+        dbos_postgres=0.0123, target=target,
+    )  # fmt: skip
+
+    assert conclude([row, REACHED], FACTS, None) == 1
+
+    shown = capsys.readouterr().out
+    assert max(len(line) for line in shown.splitlines()) <= 110
+    for fact in ("DBOS,", "script", "123,456", "345,678", "567,890", "0.012", "fewer than", "NO"):
+        assert fact in shown
+    assert "…" not in shown
+    assert shown.index("one tool round") > shown.index("567,890")
+    assert shown.count("2026-11-22") == 1
 
 
 def test_an_unknown_subject_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
