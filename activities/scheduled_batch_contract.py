@@ -43,6 +43,8 @@ class AskedBatch(_Model):
     options: dict[str, Any] = {}
     """As in the batch's record, with `lanes` and `window`."""
     token_limit: int | None = None
+    cost_limit: str | None = None
+    """An amount, by the prices among the options."""
     deadline: ClockTime | None = None
     """Nothing begins after it: the first one after the scheduled time."""
     tools: list[dict[str, Any]] | None = None

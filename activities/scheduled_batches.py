@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -69,6 +70,7 @@ class ScheduledBatchActivities:
             # By the scheduled time: what is made up for late is late for its deadline, too.
             deadline=None if asked.deadline is None else asked.deadline.after(input.scheduled_at),
             token_limit=asked.token_limit,
+            cost_limit=None if asked.cost_limit is None else Decimal(asked.cost_limit),
             created_at=now,
         )
         event = trail.control(

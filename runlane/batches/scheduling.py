@@ -76,6 +76,7 @@ def asked(
         total=totals.usable,
         options=wanted.stored_options(),
         token_limit=wanted.token_limit,
+        cost_limit=None if wanted.cost_limit is None else f"{wanted.cost_limit:f}",
         deadline=deadline,
         tools=tools,
         owner=wanted.owner,

@@ -112,6 +112,8 @@ def _batch(asked: "AskedBatch") -> list[tuple[str, str]]:
     limits.append("1 try" if tries == 1 else f"{tries:,} tries")
     if asked.token_limit is not None:
         limits.append(f"{asked.token_limit:,} tokens")
+    if asked.cost_limit is not None:
+        limits.append(f"cost {asked.cost_limit}")
     pairs = [
         ("input", f"{output.safe(asked.filename)}, {output.counted(asked.total, 'item')}"),
         ("limits", ", ".join(limits)),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from runlane.schedules import Described, Schedules
 
 _IN_FLIGHT, _TRIES = 64, 3
+_PRICES = "--price-per-million-tokens"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class BatchOptions:
     tpm: float | None
     tries: int | None
     max_tokens: int | None
+    max_cost: str | None
+    prices: str | None
+    with_messages: bool
 
     def given(self) -> Mapping[str, Any]:
         """Return them by what is typed."""
@@ -49,6 +53,9 @@ class BatchOptions:
             "--tpm": self.tpm,
             "--tries": self.tries,
             "--max-tokens": self.max_tokens,
+            "--max-cost": self.max_cost,
+            _PRICES: self.prices,
+            "--with-messages": self.with_messages or None,
         }
 
 
@@ -81,7 +88,9 @@ def create(
     Raises:
         InvalidRequest: something can't be used; nothing was made.
     """
+    from ledger.batch_record import PRICES  # noqa: PLC0415
     from runlane.batches import scheduling  # noqa: PLC0415
+    from runlane.batches.estimating import read_amount, read_prices  # noqa: PLC0415
     from runlane.batches.wanted import Wanted  # noqa: PLC0415
     from runlane.person import person  # noqa: PLC0415
     from runlane.settings import Settings  # noqa: PLC0415
@@ -90,13 +99,16 @@ def create(
         "rpm": limits.rpm,
         "tpm": limits.tpm,
         "tries": _TRIES if limits.tries is None else limits.tries,
+        PRICES: None if limits.prices is None else str(read_prices(limits.prices, _PRICES)),
         "with_tools": with_tools or None,
+        "with_messages": limits.with_messages or None,
         "requested_by": person(Settings.from_env()),
     }
     wanted = Wanted(
         name="any",
         options={name: value for name, value in options.items() if value is not None},
         token_limit=limits.max_tokens,
+        cost_limit=None if limits.max_cost is None else read_amount(limits.max_cost, "--max-cost"),
         max_in_flight=_IN_FLIGHT if limits.max_in_flight is None else limits.max_in_flight,
     )
     wanted.check()

@@ -96,6 +96,19 @@ def _create(
         int | None,
         typer.Option("--max-tokens", metavar="N", help="Of a batch, as with batch run."),
     ] = None,
+    max_cost: Annotated[
+        str | None,
+        typer.Option("--max-cost", metavar="AMOUNT", help="Of a batch, as with batch run."),
+    ] = None,
+    prices: Annotated[
+        str | None,
+        typer.Option(
+            "--price-per-million-tokens", metavar="IN,OUT", help="Of a batch, as with batch run."
+        ),
+    ] = None,
+    with_messages: Annotated[
+        bool, typer.Option("--with-messages", help="Of a batch, as with batch run.")
+    ] = False,
     paused: Annotated[
         bool, typer.Option("--paused", help="Make it, and let nothing start yet.")
     ] = False,
@@ -103,7 +116,9 @@ def _create(
 ) -> None:
     """Start a run, or a batch, whenever the clock says so. The same again changes nothing."""
     window = inputs.duration(catchup_window, "--catchup-window")
-    limits = BatchOptions(max_in_flight, rpm, tpm, tries, max_tokens)
+    limits = BatchOptions(
+        max_in_flight, rpm, tpm, tries, max_tokens, max_cost, prices, with_messages
+    )
     if batch is not None:
         scheduled_batches.refuse(
             {

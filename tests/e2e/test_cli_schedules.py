@@ -106,6 +106,7 @@ async def test_batches_by_the_clock_from_the_shell(shell: Shell, tmp_path: Path)
     asked = (
         *("schedule", "create", name, "--cron", NEVER, "--timezone", "Europe/Berlin"),
         *("--batch", str(source), "--deadline", "06:00", "--rpm", "6000", "--max-tokens", "9000"),
+        *("--max-cost", "12.50", "--price-per-million-tokens", "2.50,10", "--with-messages"),
     )
 
     made = await shell(*asked, code=0)
@@ -124,10 +125,14 @@ async def test_batches_by_the_clock_from_the_shell(shell: Shell, tmp_path: Path)
     after = await shell("batch", "status", batch, code=0)
 
     assert "in.jsonl, 2 items" in made.out
-    assert "64 in flight, 6,000 requests a minute, 3 tries, 9,000 tokens" in made.out
+    assert "64 in flight, 6,000 requests a minute, 3 tries, 9,000 tokens, cost 12.5" in made.out
     assert "06:00  (Europe/Berlin)" in made.out
     assert made.out == again.out
     assert "another schedule" in other.err
+    assert all(json.loads(line)["runlane"]["messages"] for line in results.out.splitlines())
+    assert ("12.50", "2.50,10") == (
+        told.document["batch"]["cost_limit"], told.document["batch"]["options"]["prices"]
+    )  # fmt: skip
     assert batch.startswith(f"{name}-20")
     assert {"t0", "t1"} == {json.loads(line)["custom_id"] for line in results.out.splitlines()}
     assert batch in {each["runlane"]["name"] for each in listed.document["data"]}
@@ -170,6 +175,8 @@ async def test_what_cant_be_a_schedule_of_batches(bare: Shell, tmp_path: Path) -
         ("--tries", "0"),
         ("--max-in-flight", "0"),
         ("--max-tokens", "0"),
+        ("--max-cost", "5"),
+        ("--price-per-million-tokens", "1"),
         ("--overlap", "kill"),
     ):
         refused = await bare(*of_batch, *options, "--json", code=2)
