@@ -94,7 +94,7 @@ REQUIRED = {
     "KeptApproval": ["key", "tool_digest", "tool_call_id", "attempt", "approval"],
     "KnownCall": ["attempt", "round"],
     "LaneDone": ["why"],
-    "LaneInput": ["batch_id", "lane", "lanes", "window"],
+    "LaneInput": ["batch_id", "lane", "window"],
     "LapseInput": ["call", "rule", "outcome", "at"],
     "LeftNotices": ["notices"],
     "LookInput": ["batch_id"],
