@@ -68,7 +68,9 @@ async def resume(
         what="resume", scope=scope, by=by, reason=None, at=at, facts=facts or None
     )  # fmt: skip
     found = await batches.ledger.batches.resume(batch.id, [event])
-    await batches.tell(batch, RESUME_SIGNAL)
+    if not await batches.tell(batch, RESUME_SIGNAL):
+        # Somebody has ended its workflow in Temporal: its items stand in the ledger all the same.
+        await batches.start(found)
     return found
 
 

@@ -30,7 +30,7 @@ _WORDS_EVERY = 10.0
 _PEOPLE_ONLY_FOR = 5.0
 """Seconds after which what is left counts as people's: Visibility may be late, and they quick."""
 _KINDS_SHOWN = 3
-_THOUSAND, _MILLION = 1_000, 1_000_000
+_THOUSAND, _MILLION, _BILLION = 1_000, 1_000_000, 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Standing:
         people = self.people or 0
         left = self.counts.unfinished - people
         if self.rate and left > 0 and self.batch.paused_at is None:
-            parts += [f"{self.rate:.1f}/s", f"{clock(left / self.rate)} left"]
+            parts += [f"{self.rate:,.1f}/s", f"{clock(left / self.rate)} left"]
         at_work = self.counts.in_flight + max(self.counts.promoted - people, 0)
         parts.append(f"{at_work:,} in flight")
         if people:
@@ -205,7 +205,9 @@ def short(number: int) -> str:
         return str(number)
     if number < _MILLION:
         return f"{number / _THOUSAND:.1f}k" if number < 100_000 else f"{number // _THOUSAND}k"
-    return f"{number / _MILLION:.1f}M"
+    if number < _BILLION:
+        return f"{number / _MILLION:.1f}M"
+    return f"{number / _BILLION:.1f}B"
 
 
 class _Shown:

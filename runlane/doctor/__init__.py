@@ -6,6 +6,7 @@
 | `installation` | Temporal, its namespace, workers, the payload store |
 | `upstream` | whether the upstream answers and takes the credentials |
 | `runs` | blocked runs, and those whose workflow tasks fail |
+| `batches` | those that stand still |
 | `orphans` | upstream runs whose run was ended in Temporal |
 | `examination` | all of them, in the order in which they are to be mended |
 """

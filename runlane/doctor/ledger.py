@@ -8,6 +8,7 @@ from temporalio.client import Client
 from ledger import Location
 from ledger.stops import Scope, Stop
 from runlane.client_ledger import ClientLedger
+from runlane.doctor.batches import check_batches
 from runlane.doctor.finding import Finding, problem
 from runlane.errors import LedgerUnreachable, LedgerUnusable, RunlaneError
 from runlane.moments import format_moment
@@ -25,6 +26,7 @@ async def check_ledger(client: Client | None, settings: Settings) -> list[Findin
         async with ledger.opened() as opened:
             await opened.checkpoints.latest()
             standing = await opened.stops.standing()
+            batches = await check_batches(client, opened)
             where = _place(opened.location)
     except SettingsError as error:
         return [problem(_NAME, str(error), "")]
@@ -33,7 +35,7 @@ async def check_ledger(client: Client | None, settings: Settings) -> list[Findin
         return [problem(_NAME, error.message, remedy)]
     except (LedgerUnusable, RunlaneError) as error:
         return [problem(_NAME, error.message, "")]
-    return [Finding(_NAME, "ok", where), _stopped(standing)]
+    return [Finding(_NAME, "ok", where), *batches, _stopped(standing)]
 
 
 def _stopped(standing: Sequence[Stop]) -> Finding:

@@ -13,10 +13,13 @@ from activities.lanes import Lane
 from ledger.batch_item import ItemState
 from ledger.batch_record import BatchRecord, BatchStatus
 from ledger.stops import Scope, Stop
+from runlane.batches import steering
 from runlane.batches.running import Batches
+from runlane.doctor.batches import check_batches
 from tests.batches import Batch, new_threads
 from tests.lab import Lab, eventually
 from tests.simulator_process import SimulatorProcess
+from workflows.batch import BatchWorkflow
 
 STEADY = {"queued": 0.05, "in_progress": 0.3, "says": "On its way."}
 LONG = {"queued": 0.05, "in_progress": 600}
@@ -167,6 +170,49 @@ async def test_a_worker_of_another_upstream_touches_nothing(
     assert [] == strangers
     assert "completed" == status
     assert 12 == len(results) == len(await batch.upstream_runs())
+
+
+async def test_a_batch_whose_workflow_was_ended_is_found_and_goes_on(lab: Lab) -> None:
+    """Somebody has terminated it in Temporal: the doctor names it, and a resume starts it again; no
+    line is run twice.
+    """
+    await lab.scenario(rounds=[{"queued": 0.05, "in_progress": 2.0, "says": "On its way."}])
+    batch = Batch(lab)
+    await batch.upload(new_threads(3))
+    await batch.start()
+    await batch.until(lambda counts: counts.in_flight == 3)
+    before = await check_batches(lab.client, lab.ledger)
+    await batch.handle.terminate()
+    found = await check_batches(lab.client, lab.ledger)
+    known = Batches(lab.client, lab.task_queue, lab.ledger)
+    await steering.resume(known, await batch.record(), "ann")
+    batch.handle = lab.client.get_workflow_handle_for(BatchWorkflow.run, batch.id)
+    status = await batch.ended()
+
+    assert not [each for each in before if batch.id in each.message]
+    [named] = [each for each in found if batch.id in each.message]
+    assert "problem" == named.level
+    assert f"runlane batch resume {batch.id}" in named.remedy
+    assert "completed" == status
+    assert 3 == len(await batch.results()) == len(await batch.upstream_runs())
+
+
+async def test_a_paused_batch_is_told_by_the_doctor(lab: Lab) -> None:
+    """With who paused it, why, and how it goes on; it is nothing that is broken."""
+    await lab.scenario(rounds=[STEADY])
+    batch = Batch(lab)
+    await batch.upload(new_threads(1))
+    await lab.ledger.batches.pause(batch.id, "lunch", "ann", datetime.now(UTC))
+    await batch.start()
+    await eventually(batch.record, lambda found: found.status is BatchStatus.IN_PROGRESS)
+    [named] = [
+        each for each in await check_batches(lab.client, lab.ledger) if batch.id in each.message
+    ]
+    await batch.resume()
+    await batch.ended()
+
+    assert ("note", True) == (named.level, "is paused by ann: lunch" in named.message)
+    assert f"runlane batch resume {batch.id}" in named.remedy
 
 
 async def test_a_retry_reaches_a_batch_that_is_ending(
