@@ -11,7 +11,8 @@ from runlane.batches.scheduling import WantedBatches
 from runlane.batches.stored_inputs import StoredInputs
 from runlane.batches.uploading import InputChanged
 from runlane.errors import Refused, RunlaneError, Unreachable
-from runlane.schedules import Described, Known, Schedules
+from runlane.schedule_facts import Described, Known
+from runlane.schedules import Schedules
 from workflows.scheduled_contract import ScheduledBatchInput
 
 _SHOWN = 3

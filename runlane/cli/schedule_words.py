@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from activities.scheduled_batch_contract import AskedBatch
     from runlane.batches.schedules import Begun
-    from runlane.schedules import Described, Known, Start, Triggered
+    from runlane.schedule_facts import Described, Known, Start, Triggered
 
 SHOWN = 3
 """Times and starts that are shown of those to come and those that were."""

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from runlane.batches.running import Batches
     from runlane.batches.schedules import BatchSchedules
     from runlane.orchestrator import Runlane
-    from runlane.schedules import Described, Schedules
+    from runlane.schedule_facts import Described
+    from runlane.schedules import Schedules
 
 _IN_FLIGHT, _TRIES = 64, 3
 _PRICES = "--price-per-million-tokens"

@@ -15,7 +15,8 @@ from runlane.errors import ExitCode, InvalidRequest
 
 if TYPE_CHECKING:
     from runlane.orchestrator import Runlane
-    from runlane.schedules import Described, Schedules
+    from runlane.schedule_facts import Described
+    from runlane.schedules import Schedules
 
 _Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="Name of a schedule.")]
 _ON_EXPIRY, _MAX_ROUNDS = "recreate", 50

@@ -25,7 +25,8 @@ from runlane.batches.scheduling import WantedBatches
 from runlane.batches.uploading import InputChanged
 from runlane.batches.wanted import Wanted
 from runlane.errors import InvalidRequest, Refused
-from runlane.schedules import Described, ScheduleNotFound, Schedules
+from runlane.schedule_facts import Described
+from runlane.schedules import ScheduleNotFound, Schedules
 from tests.lab import Lab, eventually
 from workflows.scheduled_contract import (
     ID_PREFIX,
