@@ -126,7 +126,9 @@ async def test_only_what_asks_somebody_waits_for_people(
     @tool(policy="auto", read_only=True)
     async def look_up(order_id: str) -> str:
         """Look an order up."""
-        await released.wait()
+        # Its loop is another one than the test's, whose word would not wake it.
+        while not released.is_set():
+            await asyncio.sleep(0.05)
         return f"{order_id} has shipped"
 
     @tool(policy="approve")
