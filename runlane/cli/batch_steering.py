@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from runlane.cli import batch_erasing, batch_watching, batches, output, session
+from runlane.cli import batch_erasing, batch_listing, batch_watching, batches, output, session
 from runlane.cli.batch_watching import Errors, Files, Ordered, Output, WaitForPeople
 from runlane.cli.options import Json
 from runlane.errors import ExitCode, InvalidRequest
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ledger import Ledger
     from ledger.batch_record import BatchRecord
     from runlane.batches.running import Batches
-    from runlane.cli.batch_progress import Standing
+    from runlane.cli.batch_standing import Standing
     from runlane.orchestrator import Runlane
 
 _Batch: TypeAlias = Annotated[
@@ -34,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("cancel")(_cancel)
     group.command("results")(_results)
     group.command("retry-failed")(_retry_failed)
-    group.command("list")(_list)
+    batch_listing.add_to(group)
     batch_erasing.add_to(group)
     app.add_typer(group, name="batch")
 
@@ -43,7 +43,7 @@ def _status(batch: _Batch, json: Json = False) -> None:
     """Show where a batch stands. Needs no worker."""
 
     async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
-        _show(await _standing(client, ledger, await known.find(batch)))
+        _show(await _look(client, ledger, await known.find(batch)))
         return int(ExitCode.DONE)
 
     batch_watching.perform(work)
@@ -85,7 +85,7 @@ def _pause(
 
         found = await known.find(batch)
         found = await steering.pause(known, found, reason, person(client.settings))
-        _show(await _standing(client, ledger, found))
+        _show(await _look(client, ledger, found))
         return int(ExitCode.DONE)
 
     batch_watching.perform(work)
@@ -114,7 +114,7 @@ def _resume(
         found = await known.find(batch)
         by = person(client.settings)
         found = await steering.resume(known, found, by, token_limit=max_tokens, cost_limit=cost)
-        _show(await _standing(client, ledger, found))
+        _show(await _look(client, ledger, found))
         return int(ExitCode.DONE)
 
     batch_watching.perform(work)
@@ -128,7 +128,7 @@ def _cancel(batch: _Batch, json: Json = False) -> None:
         from runlane.person import person  # noqa: PLC0415
 
         found = await steering.cancel(known, await known.find(batch), person(client.settings))
-        _show(await _standing(client, ledger, found))
+        _show(await _look(client, ledger, found))
         if not found.status.is_end:
             output.note(f"See its end:  runlane batch watch {output.word(found.name)}")
         return int(ExitCode.DONE)
@@ -161,7 +161,7 @@ def _results(
             await (results.write_in_order() if ordered else results.follow())
         finally:
             results.close()
-        standing = await _standing(client, ledger, found)
+        standing = await _look(client, ledger, found)
         _show(standing)
         output.note(f"Results are in {output.safe(str(output_file))}")
         return int(ExitCode.DONE)
@@ -195,7 +195,7 @@ def _retry_failed(
         until = None if deadline is None else deadlines.read(deadline, timezone, now)
         found, by = await known.find(batch), person(client.settings)
         count = await steering.retry_failed(known, found, by, deadline=until)
-        _show(await _standing(client, ledger, await known.find(found.id)))
+        _show(await _look(client, ledger, await known.find(found.id)))
         if count:
             output.note(f"Trying {output.counted(count, 'item')} again. See them to their end:")
             output.note(f"  runlane batch watch {output.word(found.name)}")
@@ -206,63 +206,11 @@ def _retry_failed(
     batch_watching.perform(work)
 
 
-def _list(
-    limit: Annotated[int, typer.Option("--limit", metavar="N", help="At most so many.")] = 20,
-    after: Annotated[
-        str | None,
-        typer.Option("--after", metavar="ID", help="Those that follow this batch; a name, too."),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """List batches, the newest first. Needs no worker."""
+async def _look(client: "Runlane", ledger: "Ledger", batch: "BatchRecord") -> "Standing":
+    # Deferred: it brings Temporal's client, which `--help` does without.
+    from runlane.cli.batch_standing import look  # noqa: PLC0415
 
-    async def work(client: "Runlane", ledger: "Ledger", known: "Batches") -> int:
-        from runlane.batches import presenting  # noqa: PLC0415
-
-        behind = None if after is None else (await known.find(after)).id
-        found = list(await ledger.batches.list(None, limit=limit, after=behind))
-        standing = [await _standing(client, ledger, each) for each in found]
-        last = found[-1].id if len(found) == limit else None
-        has_more = last is not None and bool(await ledger.batches.list(None, limit=1, after=last))
-        if session.wants_json():
-            data = [presenting.document(each.batch, each.counts) for each in standing]
-            first_id, last_id = (found[0].id, found[-1].id) if found else (None, None)
-            ends = {"first_id": first_id, "last_id": last_id, "has_more": has_more}
-            output.document({"object": "list", "data": data, **ends})
-        elif not standing:
-            output.say("There are no batches.")
-        else:
-            head = ("batch", "status", "ended", "failed", "people", "begun")
-            output.table(head, [_row(each) for each in standing], styled=1)
-            if has_more:
-                output.note(f"There are more:  runlane batch list --after {last}")
-        return int(ExitCode.DONE)
-
-    batch_watching.perform(work)
-
-
-def _row(standing: "Standing") -> tuple[str, ...]:
-    from runlane.batches import presenting  # noqa: PLC0415
-
-    batch, counts = standing.batch, standing.counts
-    return (
-        # Names are looked up among those that the command line gave.
-        batch.id if batch.owner else output.shortened(batch.name, 30),
-        "paused" if batch.paused_at is not None else batch.status.value,
-        f"{standing.ended:,}/{batch.total:,}",
-        f"{presenting.failed(counts):,}",
-        "?" if standing.people is None else f"{standing.people:,}",
-        output.moment(batch.created_at.timestamp())[:16],
-    )
-
-
-async def _standing(client: "Runlane", ledger: "Ledger", batch: "BatchRecord") -> "Standing":
-    from runlane.batches import people  # noqa: PLC0415
-    from runlane.cli.batch_progress import Standing  # noqa: PLC0415
-
-    counts = await ledger.batches.counts(batch.id)
-    waiting = await people.waiting(client.temporal, ledger, batch.id, counts)
-    return Standing(batch, counts, None, waiting)
+    return await look(client, ledger, batch)
 
 
 def _show(standing: "Standing") -> None:

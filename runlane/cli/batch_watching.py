@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ledger.batch_record import BatchRecord
     from runlane.batches.results import Results
     from runlane.batches.running import Batches
-    from runlane.cli.batch_progress import Standing
+    from runlane.cli.batch_standing import Standing
     from runlane.orchestrator import Runlane
 
 Output: TypeAlias = Annotated[
@@ -110,7 +110,7 @@ async def watched(
 ) -> int:
     """Watch a batch, bring its results, tell how it stands at the end; return the exit code."""
     from runlane.batches import people  # noqa: PLC0415
-    from runlane.cli import batch_progress  # noqa: PLC0415
+    from runlane.cli import batch_progress, batch_standing  # noqa: PLC0415
 
     session.follow(output.word(batch.name), "batch watch")
     results = files.open(ledger, batch)
@@ -131,7 +131,7 @@ async def watched(
         if results is not None:
             results.close()
     _tell_end(standing, files)
-    return int(batch_progress.exit_code(standing))
+    return int(batch_standing.exit_code(standing))
 
 
 def _tell_end(standing: "Standing", files: Files) -> None:
@@ -204,7 +204,7 @@ _STATES = {
 
 
 def _took(seconds: float, completed: int) -> str:
-    from runlane.cli.batch_progress import clock  # noqa: PLC0415
+    from runlane.cli.batch_standing import clock  # noqa: PLC0415
 
     rate = f", {completed / seconds:,.1f} items a second" if seconds >= 1 and completed else ""
     return f"{clock(seconds)}{rate}"

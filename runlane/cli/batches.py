@@ -13,6 +13,7 @@ from runlane.batches import places
 from runlane.cli import batch_checks, batch_watching, output, session, tools
 from runlane.cli.batch_watching import Errors, Files, MaxCost, Ordered, Output, WaitForPeople
 from runlane.cli.options import Json
+from runlane.cli.reading_bar import ReadingBar
 from runlane.errors import ExitCode, InvalidRequest
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ class _Work:
             output.note(f"{name} has ended already: {batch.status.value}. Do it again:  --again")
             return batch, True
         if batch.status is BatchStatus.VALIDATING:
-            with batch_checks.ReadingBar(self.source, "Storing") as bar:
+            with ReadingBar(self.source, "Storing") as bar:
                 await upload(ledger, batch, self.source, self.totals, bar.move, added=self.added)
         else:
             output.note(f"Going on with {name}, begun {output.moment(_at(batch))}.")

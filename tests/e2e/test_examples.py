@@ -169,7 +169,7 @@ def states(results: Path) -> dict[str, str]:
 
 
 async def test_a_file_of_tickets_is_classified(tmp_path: Path) -> None:
-    """As its README says: one result for each ticket."""
+    """As its README says: one result for each ticket, with what the model said."""
     readme = (TICKETS / "README.md").read_text()
     words = re.search(r"^runlane (batch run tickets\.jsonl .*)$", readme, re.MULTILINE)
     assert words is not None
@@ -182,6 +182,14 @@ async def test_a_file_of_tickets_is_classified(tmp_path: Path) -> None:
     assert {f"ticket-{number}": "completed" for number in range(1, COUNT + 1)} == states(
         tmp_path / "results.jsonl"
     )
+    said = [
+        part["text"]["value"]
+        for line in (tmp_path / "results.jsonl").read_text().splitlines()
+        for message in json.loads(line)["runlane"]["messages"]
+        for part in message["content"]
+    ]
+    assert COUNT == len(said)
+    assert all(said)
 
 
 async def test_big_claims_wait_for_people_and_hold_up_nobody(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ledger.batch_item import ItemState
 from ledger.batch_record import BatchCounts, BatchRecord, BatchStatus, batch_id
 from ledger.run_record import Usage
-from runlane.cli.batch_progress import Speed, Standing, clock, exit_code, short
+from runlane.cli.batch_standing import Speed, Standing, clock, exit_code, short
 from runlane.errors import ExitCode
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
