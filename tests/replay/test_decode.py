@@ -129,13 +129,11 @@ def payloads(events: list[HistoryEvent]) -> Found:
         elif kind == "ACTIVITY_TASK_COMPLETED":
             name = activities[attributes.scheduled_event_id]
             yield f"{name} result", attributes.result.payloads[0], ACTIVITIES[name][1]
-        elif kind == "WORKFLOW_EXECUTION_SIGNALED" and began.workflow_type.name == "Batch":
-            name = attributes.signal_name
+        elif kind == "WORKFLOW_EXECUTION_SIGNALED":
+            name, is_batchs = attributes.signal_name, began.workflow_type.name == "Batch"
             for payload in attributes.input.payloads:
-                yield f"batch {name}", payload, OF_BATCHES[name]
-        elif kind == "WORKFLOW_EXECUTION_SIGNALED" and attributes.input.payloads:
-            name = attributes.signal_name
-            yield name, attributes.input.payloads[0], MESSAGES[name][0]
+                told = OF_BATCHES[name] if is_batchs else MESSAGES[name][0]
+                yield f"batch {name}" if is_batchs else name, payload, told
         elif kind == "WORKFLOW_EXECUTION_UPDATE_ACCEPTED":
             request = attributes.accepted_request
             name = updates[attributes.protocol_instance_id] = request.input.name
