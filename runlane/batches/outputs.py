@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ledger.batch_item import Item, ItemState
+from ledger.batch_item import CANCELLED, CREATE_UNCERTAIN, EXPIRED, Item, ItemState
 from runlane.errors import RunlaneError
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -25,6 +25,12 @@ _TAIL_BYTES = 1 << 16
 _ID_CHARACTERS = 24
 
 ERASED = {"code": "erased", "message": "What it answered was erased."}
+_BY_LEDGER = {
+    EXPIRED: "The batch's deadline came first.",
+    CANCELLED: "The batch was cancelled first.",
+    CREATE_UNCERTAIN: "Nobody has read what came of its create.",
+}
+"""What is said of items that the ledger ended without a lane: it keeps a kind, and no text."""
 
 
 class ResultsLost(RunlaneError):
@@ -38,7 +44,7 @@ def line_of(item: Item) -> dict[str, Any]:
     response = None if item.response is None else json.loads(item.response)
     error = None if item.error is None else json.loads(item.error)
     if response is None and error is None:
-        error = ERASED
+        error = _untold(item)
     answered = None
     if item.status_code is not None:
         body = response if response is not None else {"error": error}
@@ -64,6 +70,13 @@ def line_of(item: Item) -> dict[str, Any]:
         "input_digest": item.digest,
         "runlane": ours,
     }
+
+
+def _untold(item: Item) -> dict[str, str]:
+    kind = item.error_kind
+    if kind in _BY_LEDGER and item.response_digest is None:
+        return {"code": kind, "message": _BY_LEDGER[kind]}
+    return ERASED
 
 
 def encoded(item: Item) -> bytes:

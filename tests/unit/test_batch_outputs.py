@@ -99,6 +99,39 @@ def test_what_was_erased_says_so() -> None:
     assert "erased" == line_of(item(1, response=None))["error"]["code"]
 
 
+@pytest.mark.parametrize(
+    ("state", "kind", "message"),
+    [
+        (ItemState.EXPIRED, "batch_expired", "The batch's deadline came first."),
+        (ItemState.CANCELLED, "batch_cancelled", "The batch was cancelled first."),
+        (ItemState.UNCERTAIN, "create_uncertain", "Nobody has read what came of its create."),
+    ],
+)
+def test_what_the_ledger_ended_by_itself_says_why(
+    state: ItemState, kind: str, message: str
+) -> None:
+    """No lane has told an error, and nothing of it was erased."""
+    ended = item(1, state=state, error_kind=kind, status_code=None, response=None, run_id=None)
+
+    line = line_of(ended)
+
+    assert (None, {"code": kind, "message": message}) == (line["response"], line["error"])
+
+
+def test_a_run_that_was_cancelled_and_erased_says_that_it_was_erased() -> None:
+    """There was an answer, as its digest shows; it is gone."""
+    digest = "sha256:" + "1" * 64
+    ended = item(
+        1,
+        state=ItemState.CANCELLED,
+        error_kind="batch_cancelled",
+        response=None,
+        response_digest=digest,
+    )
+
+    assert "erased" == line_of(ended)["error"]["code"]
+
+
 def test_an_item_that_is_retried_has_another_id() -> None:
     """A line is one request, and a retry is another one; the same line is always the same."""
     assert line_of(item(1))["id"] == line_of(item(1))["id"]
