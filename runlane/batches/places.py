@@ -11,7 +11,8 @@ INPUT = "INPUT"
 
 def errors_path(output: Path) -> Path:
     """Return where failures go, where nobody says: `out.errors.jsonl` beside `out.jsonl`."""
-    return output.with_name(f"{output.name.removesuffix('.jsonl')}.errors.jsonl")
+    # `.` and `/` have no name, and are refused with the other directories.
+    return output.parent / f"{output.name.removesuffix('.jsonl')}.errors.jsonl"
 
 
 def check(places: Mapping[str, Path | None]) -> None:

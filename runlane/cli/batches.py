@@ -131,7 +131,8 @@ def _run(
 
     priced = None if prices is None else read_prices(prices, "--price-per-million-tokens")
     wanted = _wanted(
-        name or source.name,
+        # `.` has none, and can't be read.
+        name or source.name or str(source),
         {
             "rpm": rpm,
             "tpm": tpm,

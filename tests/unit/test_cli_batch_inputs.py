@@ -109,6 +109,7 @@ def test_a_line_that_can_not_be_used_is_told(content: bytes, words: str, batch_r
     ("name", "words"),
     [
         ("directory", "Can't read directory: Is a directory."),
+        (".", "Can't read .: Is a directory."),
         ("missing.jsonl", "Can't read missing.jsonl: No such file or directory."),
         ("empty.jsonl", "empty.jsonl holds no line that can be used; nothing was sent."),
         ("blank.jsonl", "blank.jsonl holds no line that can be used; nothing was sent."),
@@ -142,6 +143,9 @@ def test_what_is_no_input_is_said(name: str, words: str, batch_run: Run) -> None
         (["-o", "a.jsonl", "--errors", "none/a"], "--errors: there is no directory none."),
         (["--problems", "none/a"], "--problems: there is no directory none."),
         (["-o", "sub"], "--output: sub is a directory. Name a file."),
+        (["-o", "."], "--output: . is a directory. Name a file."),
+        (["-o", ""], "--output: . is a directory. Name a file."),
+        (["-o", "/"], "--output: / is a directory. Name a file."),
     ],
 )
 def test_a_place_that_can_not_be_is_refused_before_anything_is_written(
