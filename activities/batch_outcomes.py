@@ -8,6 +8,11 @@ from ledger.batch_item import ItemOutcome, ItemState
 from ledger.run_record import Usage
 from runsapi import Run, RunStatus
 
+MAX_TOKENS = 2**40
+"""Of one kind that count for one run: more than any uses, and a ledger adds up millions of it."""
+
+_KIND_LENGTH = 64
+
 
 def of_run(run: Run, run_id: str, *, was_cancelled: bool = False) -> ItemOutcome:
     """Return the outcome of an item by the upstream run with which it ended.
@@ -36,7 +41,7 @@ def of_body(
         error = {"code": kind, "message": "The batch was cancelled"}
     elif status != RunStatus.COMPLETED:
         last_error = body.get("last_error") or {}
-        state, kind = ItemState.FAILED, str(last_error.get("code") or status)[:64]
+        state, kind = ItemState.FAILED, _stored(last_error.get("code")) or _stored(status)
         error = {"code": kind, "message": last_error.get("message") or f"The run is {status}"}
     return ItemOutcome(
         state=state,
@@ -67,11 +72,20 @@ def usage_of(run: Run) -> Usage | None:
     return _usage(None if run.usage is None else run.usage.model_dump())
 
 
+def _stored(told: object) -> str:
+    """Return what can be stored of an upstream's word, by which items are counted."""
+    return "".join(char for char in str(told or "") if char.isprintable())[:_KIND_LENGTH]
+
+
 def _usage(told: dict[str, Any] | None) -> Usage | None:
     if told is None:
         return None
     return Usage(
-        prompt_tokens=told.get("prompt_tokens") or 0,
-        completion_tokens=told.get("completion_tokens") or 0,
-        total_tokens=told.get("total_tokens") or 0,
+        prompt_tokens=_tokens(told.get("prompt_tokens")),
+        completion_tokens=_tokens(told.get("completion_tokens")),
+        total_tokens=_tokens(told.get("total_tokens")),
     )
+
+
+def _tokens(told: int | None) -> int:
+    return min(max(told or 0, 0), MAX_TOKENS)
