@@ -11,7 +11,7 @@ from ledger.batch_record import BatchCounts, BatchRecord
 from ledger.errors import LedgerUnavailable
 from runlane.batches import presenting
 from runlane.cli import STARTED, batch_pauses, output, session
-from runlane.cli.batch_standing import PACE, Speed, Standing
+from runlane.cli.batch_standing import PACE, Speed, Standing, goes_on
 
 if TYPE_CHECKING:
     from ledger import Ledger
@@ -83,14 +83,18 @@ class _Shown:
         self._live: Any = None
         self._said: str | None = None
         self._pause: str | None = None
+        self._before: Standing | None = None
         self._next_word = STARTED + _FIRST_WORD_SECONDS
 
     def show(self, standing: Standing) -> None:
         pause = standing.paused()
+        if self._before is not None and goes_on(self._before, standing):
+            output.note("Going on.")
+        self._before = standing
         if pause != self._pause:
             self._pause = pause
-            text = "Going on." if pause is None else f"{pause[0].upper()}{pause[1:]}"
-            output.note(text)
+            if pause is not None:
+                output.note(f"{pause[0].upper()}{pause[1:]}")
             for line in batch_pauses.ways_on(standing.batch):
                 output.note(line)
         if self._live is not None:

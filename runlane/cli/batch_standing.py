@@ -102,6 +102,19 @@ class Standing:
         return f"paused by {by}: {reason}"
 
 
+_BEGIN_NOTHING = (BatchStatus.CANCELLING, BatchStatus.CANCELLED, BatchStatus.EXPIRED)
+
+
+def goes_on(before: Standing, now: Standing) -> bool:
+    """Say whether a pause is over because somebody resumed the batch, and not because it ended."""
+    return (
+        before.batch.paused_at is not None
+        and now.batch.paused_at is None
+        and before.counts.by_state[ItemState.WAITING] > 0
+        and now.batch.status not in _BEGIN_NOTHING
+    )
+
+
 class Speed:
     """How many items have ended in a second, over the last half minute."""
 

@@ -9,7 +9,7 @@ import pytest
 from ledger.batch_item import ItemState
 from ledger.batch_record import BatchCounts, BatchRecord, BatchStatus, batch_id
 from ledger.run_record import Usage
-from runlane.cli.batch_standing import Speed, Standing, clock, exit_code, short
+from runlane.cli.batch_standing import Speed, Standing, clock, exit_code, goes_on, short
 from runlane.errors import ExitCode
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -191,3 +191,25 @@ def test_a_time_is_shown_as_a_clock_does(seconds: float, shown: str) -> None:
 def test_a_number_is_shown_short(number: int, shown: str) -> None:
     """No more than six characters, whatever it is."""
     assert shown == short(number)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "status", "expected"),
+    [
+        (3, BatchStatus.IN_PROGRESS, True),
+        (3, BatchStatus.COMPLETED, True),
+        (0, BatchStatus.COMPLETED, False),
+        (3, BatchStatus.CANCELLING, False),
+        (3, BatchStatus.CANCELLED, False),
+        (3, BatchStatus.EXPIRED, False),
+    ],
+)
+def test_a_batch_goes_on_only_where_somebody_resumed_it(
+    waiting: int, status: BatchStatus, expected: bool
+) -> None:
+    """What waited has begun only where somebody resumed the batch, however soon it ended then."""
+    paused = replace(BATCH, paused_at=NOON, paused_by="ada", paused_reason="lunch")
+    before = standing({ItemState.WAITING: waiting, ItemState.BEGUN: 2}, paused)
+
+    assert expected is goes_on(before, standing({}, replace(BATCH, status=status)))
+    assert not goes_on(before, before)
