@@ -32,8 +32,8 @@ DONE = {"queued": 0.02, "in_progress": 0.02, "says": "Paid."}
 
 async def _answer(lab: Lab, items: list[Item]) -> None:
     for item in items:
-        run = lab.client.get_workflow_handle_for(RunWorkflow.run, item.run_id or "")
-        await LabRun(run).answer_all(item.custom_id)
+        run = LabRun(lab.client.get_workflow_handle_for(RunWorkflow.run, item.run_id or ""))
+        await run.answer_all(item.custom_id)
 
 
 @pytest.mark.slow

@@ -32,12 +32,9 @@ _ASKS: dict[str, Any] = {**_QUICK, "calls": [{"name": "lookup_order"}]}
 
 
 def _workflow(lab: Lab, id: str, first: str | None = None) -> LabRun:
-    handle = lab.client.get_workflow_handle_for(RunWorkflow.run, id)
-    if first is not None:
-        handle = lab.client.get_workflow_handle_for(
-            RunWorkflow.run, id, first_execution_run_id=first
-        )
-    return LabRun(handle)
+    return LabRun(
+        lab.client.get_workflow_handle_for(RunWorkflow.run, id, first_execution_run_id=first)
+    )
 
 
 def _of(batch: Batch) -> LabRun:
