@@ -4,6 +4,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities import failures
 from activities.batch_contract import PauseKind
+from ledger.batch_item import CANCELLED
 from runsapi import (
     APIConnectionError,
     APIStatusError,
@@ -74,6 +75,11 @@ class Refused(Exception):
 
 
 Outcome = PauseBatch | Trouble | Refused
+
+
+def too_late() -> Refused:
+    """Return why an item ends that had not begun upstream when its batch was cancelled."""
+    return Refused(CANCELLED, "The batch was cancelled before this began")
 
 
 def of_error(error: RunsAPIError, *, creating: bool) -> Outcome:

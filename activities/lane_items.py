@@ -14,7 +14,7 @@ from functools import partial
 from activities import item_messages
 from activities.batch_contract import BatchItem, BatchOptions, LaneInput
 from activities.batch_outcomes import given_up, of_run
-from activities.lane_failures import PauseBatch, Refused, Trouble
+from activities.lane_failures import PauseBatch, Refused, Trouble, too_late
 from activities.lane_journal import EpochOver, Journal
 from activities.lane_requests import Leave, Mood, Requests
 from activities.lane_work import Work, run_id
@@ -22,7 +22,7 @@ from activities.paces import Pace
 from activities.polling import poll_interval
 from activities.promotion import Promotions, ToPromote
 from ledger import LedgerRefused
-from ledger.batch_item import CREATE_UNCERTAIN, Item, ItemOutcome, ItemState
+from ledger.batch_item import CANCELLED, CREATE_UNCERTAIN, Item, ItemOutcome, ItemState
 from ledger.batch_record import BatchRecord
 from ledger.batch_writes import Intend, MadeRun, MadeThread, Promote, PutBack, Settle
 from runsapi import TERMINAL, Assistants, InvalidParameter, Run, RunStatus, poll_after_ms
@@ -138,7 +138,7 @@ class Items:
         """Create the upstream run, or find the one that was created already."""
         item = work.item
         if self._mood.cancelling.is_set() and item.intended_at is None:
-            raise Refused("batch_cancelled", "The batch was cancelled before this began")
+            raise too_late()
         if item.intended_at is None or work.attempt > max(item.attempt, 1):
             await self._journal.write(
                 Intend(
@@ -308,6 +308,6 @@ def _refusal(refused: Refused) -> ItemOutcome:
     state = ItemState.FAILED
     if refused.kind in (CREATE_UNCERTAIN, "cancel_uncertain"):
         state = ItemState.UNCERTAIN
-    elif refused.kind == "batch_cancelled":
+    elif refused.kind == CANCELLED:
         state = ItemState.CANCELLED
     return given_up(state, refused.kind, str(refused), refused.status_code)

@@ -19,6 +19,7 @@ from activities.lane_failures import (
     is_taken,
     of_error,
     of_failure,
+    too_late,
 )
 from activities.lane_journal import Journal
 from activities.paces import Pace
@@ -158,6 +159,8 @@ class Requests:
     async def _may_send(self, run_id: str, turn: float) -> None:
         """Look right before something is sent: it may have waited for its turn for minutes."""
         while True:
+            if self._mood.cancelling.is_set():
+                raise too_late()
             stop = await self._journal.may_send(run_id)
             if stop is not None:
                 raise PauseBatch("stopped", f"Stopped by {stop.by} ({stop}): {stop.reason}")

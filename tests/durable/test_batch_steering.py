@@ -109,6 +109,24 @@ async def test_a_cancel_ends_what_waits_and_what_runs(lab: Lab) -> None:
     assert ["cancelled"] * 3 == [each["status"] for each in await batch.upstream_runs()]
 
 
+async def test_after_a_cancel_nothing_is_created_that_waited_for_its_turn(lab: Lab) -> None:
+    """A lane has taken them, and two requests a second let none of them create its run before."""
+    await lab.scenario(rounds=[STEADY])
+    batch = Batch(lab)
+    await batch.upload(new_threads(30), rpm=120.0)
+    await batch.start(lanes=1, window=30)
+    await batch.until(lambda counts: counts.in_flight == 30)
+    await batch.cancel()
+    status = await batch.ended()
+    results = await batch.results()
+
+    assert "cancelled" == status
+    assert [] == await batch.upstream_runs()
+    assert [(ItemState.CANCELLED, "batch_cancelled")] * 30 == [
+        (each.state, each.error_kind) for each in results
+    ]
+
+
 async def test_after_its_deadline_a_batch_begins_nothing(lab: Lab) -> None:
     """What has begun goes on to its end; the rest ends `expired`, and so does the batch."""
     await lab.scenario(rounds=[{"queued": 0.05, "in_progress": 4.0, "says": "Late."}])
