@@ -21,12 +21,16 @@ from ledger.batch_record import BatchRecord, BatchStatus
 from ledger.files import CHUNK_BYTES
 from runlane.batches.checked_line import Added, CheckedLine, Problem
 from runlane.batches.checking import Checking
-from runlane.batches.lines import InputFile
+from runlane.batches.lines import InputFile, Most
 from runlane.batches.uploading import new_item
 from runlane.tools.added import added
 
 MAX_TOLD = 100
 """Lines that can't be used, of which a batch tells; of the others it tells how many."""
+MAX_LINES = 2_000_000
+"""Of a stored file, blank ones included."""
+MAX_UNPACKED = 8_000_000_000
+"""Bytes of its content. A few megabytes of gzip may hold more than a worker reads in a day."""
 
 _T = TypeVar("_T")
 
@@ -102,6 +106,8 @@ class _Reading:
         errors: list[dict[str, Any]] = []
         checking = Checking(self._source(), self._added)
         for found in checking.lines():
+            if self._stopped.is_set():
+                raise _Stopped
             if isinstance(found, Problem) and len(errors) < MAX_TOLD:
                 errors.append(_error(found.reason, found.code, line=found.line))
         totals = checking.totals
@@ -131,7 +137,9 @@ class _Reading:
 
     def _source(self) -> InputFile:
         raw = _Chunks(lambda number: self._ask(lambda: self._chunk(number)))
-        return InputFile(Path(self._file_id), cast("Any", io.BufferedReader(raw, CHUNK_BYTES)))
+        file = cast("Any", io.BufferedReader(raw, CHUNK_BYTES))
+        most = Most(lines=MAX_LINES, bytes=MAX_UNPACKED)
+        return InputFile(Path(self._file_id), file, most=most)
 
     async def _chunk(self, number: int) -> bytes | None:
         return await self._ledger.files.chunk(self._file_id, number)

@@ -32,6 +32,16 @@ class Line:
         return "sha256:" + hashlib.sha256(self.raw or b"").hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Most:
+    """How much a file may hold; gzip packs gigabytes into one of megabytes."""
+
+    lines: int
+    """Blank ones included."""
+    bytes: int
+    """Unpacked."""
+
+
 class InputFile:
     """A `.jsonl` or `.jsonl.gz`, told apart by their first bytes.
 
@@ -39,12 +49,15 @@ class InputFile:
     have taken its name since.
     """
 
-    def __init__(self, path: Path, file: BinaryIO | None = None) -> None:
+    def __init__(
+        self, path: Path, file: BinaryIO | None = None, *, most: Most | None = None
+    ) -> None:
         """Open it.
 
         Args:
             path: where it lies, or what it is called.
             file: its bytes, where they lie elsewhere.
+            most: where it holds more, its last line is a problem that says so.
 
         Raises:
             OSError: it can't be opened.
@@ -53,6 +66,8 @@ class InputFile:
         self._file = path.open("rb") if file is None else file
         self._digest = hashlib.sha256()
         self._passed = 0
+        self._most = most
+        self._unpacked = 0
 
     @property
     def size(self) -> int:
@@ -76,12 +91,16 @@ class InputFile:
         """
         self._file.seek(0)
         self._digest = hashlib.sha256()
+        self._unpacked = 0
         packed = self._file.read(len(_GZIP)) == _GZIP
         self._file.seek(0)
         number = 0
         try:
             source = gzip.GzipFile(fileobj=self._file) if packed else self._file
             for number, line in enumerate(self._raw(source), start=1):
+                if self._most is not None and number > self._most.lines:
+                    yield self._too_much(number, self._most)
+                    return
                 if line is None:
                     text = f"The line has over {MAX_LINE_BYTES:,} bytes, and may have that many."
                     yield Line(number, None, text)
@@ -89,6 +108,8 @@ class InputFile:
                     yield Line(number, line)
         except (gzip.BadGzipFile, zlib.error, EOFError):
             yield Line(number + 1, None, "The gzip data is damaged or cut off here.")
+        except _TooMuch as error:
+            yield self._too_much(number + 1, error.most)
 
     def raw_digest(self) -> str:
         """Return the digest of its bytes as they lie on the disk: packed or not, it differs.
@@ -142,3 +163,20 @@ class InputFile:
     def _note(self, piece: bytes) -> None:
         self._digest.update(piece)
         self._passed = self._file.tell()
+        self._unpacked += len(piece)
+        if self._most is not None and self._unpacked > self._most.bytes:
+            raise _TooMuch(self._most)
+
+    @staticmethod
+    def _too_much(number: int, most: Most) -> Line:
+        text = (
+            f"The file has over {most.lines:,} lines or {most.bytes:,} bytes, unpacked, and may "
+            "have that many."
+        )
+        return Line(number, None, text)
+
+
+class _TooMuch(Exception):
+    def __init__(self, most: Most) -> None:
+        super().__init__()
+        self.most = most

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 from typing import Any
 
 from ledger import Ledger
+from ledger.batch_notes import Note
 from ledger.batch_record import BatchRecord, BatchStatus
 from runlane.batches.checking import PAGE_LINES
-from runlane.batches.intake import StoredIntake
+from runlane.batches.intake import MAX_LINES, StoredIntake
 from tests.lines import BATCH, NOON, record
 
 LINES = 4 * PAGE_LINES + 1
@@ -64,3 +66,22 @@ async def test_a_batch_that_was_cancelled_takes_no_more(ledger: Ledger) -> None:
     await StoredIntake(ledger).take(batch)
 
     assert 0 < (await ledger.batches.counts(BATCH)).total < LINES
+
+
+async def test_a_packed_file_of_boundless_content_is_told_and_left(ledger: Ledger) -> None:
+    """A kilobyte of gzip may hold more lines than any worker reads in a day: the batch has failed
+    as soon as there are more than a file may have.
+    """
+    packed = gzip.compress(b"\n" * (MAX_LINES + 1))
+    writing = await ledger.files.begin("file-a", "", NOON)
+    await writing.write(packed * 200)
+    await writing.finish(filename="in.jsonl.gz", purpose="batch")
+    batch = await ledger.batches.create(record(total=0, options={"input_file_id": "file-a"}))
+    await asyncio.wait_for(StoredIntake(ledger).take(batch), 60)
+    found = await ledger.batches.find(BATCH)
+    told = json.loads(await ledger.batch_notes.find(BATCH, Note.ERRORS) or "[]")
+
+    assert found is not None
+    assert BatchStatus.FAILED is found.status
+    assert [MAX_LINES + 1] == [each["line"] for each in told]
+    assert "2,000,000 lines" in told[0]["message"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runlane.batches.lines import MAX_LINE_BYTES, InputFile, Line
+from runlane.batches.lines import MAX_LINE_BYTES, InputFile, Line, Most
 
 
 def read(path: Path, content: bytes) -> tuple[list[Line], str]:
@@ -59,6 +59,24 @@ def test_a_packed_file_that_is_cut_off_says_where(tmp_path: Path) -> None:
 
     assert lines[-1].raw is None
     assert "cut off" in str(lines[-1].problem)
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [(b"{}\n\n{}\n", [1, 3]), (b"{}\n\n\n\n{}", [1, 4]), (b"{}\n" + b" " * 50, [1, 2])],
+)
+def test_a_file_that_holds_too_much_says_so_and_is_left(
+    content: bytes, lines: list[int], tmp_path: Path
+) -> None:
+    """So many lines and bytes it may have; what is in the rest of it is not read."""
+    (tmp_path / "in").write_bytes(gzip.compress(content))
+    most = Most(lines=3, bytes=50)
+
+    with InputFile(tmp_path / "in", most=most) as file:
+        found = list(file.lines())
+
+    assert lines == [line.number for line in found]
+    assert (len(content) > 7) == ("over 3 lines or 50 bytes" in str(found[-1].problem))
 
 
 def test_what_is_read_twice_is_the_same(tmp_path: Path) -> None:
