@@ -64,14 +64,14 @@ def opened(path: Path) -> "Iterator[InputFile]":
 
 
 def check(
-    source: "InputFile", problems: Path, *, skip_invalid: bool, added: "Added | None" = None
+    source: "InputFile", problems: Path, *, skip_invalid: bool | None, added: "Added | None" = None
 ) -> "tuple[Totals, Estimate]":
     """Check every line, and tell of those that can't be used.
 
     Args:
         source: the input.
         problems: where all bad lines are written, once there is one.
-        skip_invalid: go on without them.
+        skip_invalid: go on without them; None: the command has no such option.
         added: adds to each line's body what all are to have.
 
     Raises:
@@ -96,10 +96,8 @@ def check(
     report.close(totals.unusable)
     if totals.unusable and not skip_invalid:
         lines = output.counted(totals.unusable, "line")
-        text = (
-            f"{lines} of {source.path} can't be used; nothing was sent. "
-            "Mend them, or go on without them:  --skip-invalid"
-        )
+        way = "." if skip_invalid is None else ", or go on without them:  --skip-invalid"
+        text = f"{lines} of {source.path} can't be used; nothing was sent. Mend them{way}"
         raise BadLines(text, report.first)
     if not totals.usable:
         text = f"{source.path} holds no line that can be used; nothing was sent."

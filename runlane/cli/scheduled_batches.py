@@ -121,7 +121,7 @@ def create(
     with batch_checks.opened(path) as source:
         raw_digest = source.raw_digest()
         problems = Path(f"{path.name}.problems.jsonl")
-        totals, _ = batch_checks.check(source, problems, skip_invalid=False, added=added)
+        totals, _ = batch_checks.check(source, problems, skip_invalid=None, added=added)
         asked = scheduling.WantedBatches(
             name=when.name,
             cron=when.cron,

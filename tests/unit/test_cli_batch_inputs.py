@@ -105,6 +105,17 @@ def test_a_line_that_can_not_be_used_is_told(content: bytes, words: str, batch_r
     assert content == Path("in.jsonl").read_bytes()
 
 
+def test_a_schedule_takes_only_whole_files(capfd: pytest.CaptureFixture[str]) -> None:
+    """It isn't told of an option that its command doesn't have."""
+    Path("in.jsonl").write_bytes(line() + b"[]\n")
+    code = run(["schedule", "create", "nightly", "--batch", "in.jsonl", "--cron", "@daily"])
+    said = capfd.readouterr().err
+
+    assert ExitCode.BAD_INPUT == code
+    assert "1 line of in.jsonl can't be used; nothing was sent. Mend them.\n" in said
+    assert "--skip-invalid" not in said
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
