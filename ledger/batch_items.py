@@ -338,6 +338,25 @@ class BatchItems:
             lambda connection: batch_results.ended_since(connection, batch_id, at)
         )
 
+    async def ended(
+        self, batch_id: str, after: int = -1, limit: int = 100
+    ) -> Sequence[tuple[int, int, ItemState]]:
+        """Return index, generation and state of items that have ended, in the input's order.
+
+        Args:
+            batch_id: which.
+            after: an index: those that follow it.
+            limit: at most so many, up to 1,000.
+
+        Raises:
+            LedgerRefused: the limit is out of its range.
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        _check_limit(limit)
+        return await self._database.read(
+            lambda connection: batch_results.ended(connection, batch_id, after, limit)
+        )
+
     async def unfinished(self, batch_id: str) -> bool:
         """Tell whether an item has not ended.
 

@@ -50,6 +50,18 @@ def ended_since(
     return [(row.ended_at, row.total_tokens) for row in connection.execute(query.order_by(its.seq))]
 
 
+def ended(
+    connection: Connection, batch_id: str, after: int, limit: int
+) -> Sequence[tuple[int, int, ItemState]]:
+    """Return ends as `BatchItems.ended` does."""
+    its = batch_items.c
+    query = select(its.item_index, its.generation, its.state).where(
+        its.batch_id == batch_id, its.item_index > after, its.seq.is_not(None)
+    )
+    found = connection.execute(query.order_by(its.item_index).limit(limit))
+    return [(row.item_index, row.generation, ItemState(row.state)) for row in found]
+
+
 def by_end(
     connection: Connection, contents: BatchContents, batch_id: str, after: int, limit: int
 ) -> Sequence[Item]:

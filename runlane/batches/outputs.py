@@ -23,6 +23,7 @@ _HEAD = b'{"id":"batch_req_'
 _PIECE_BYTES = 1 << 20
 _TAIL_BYTES = 1 << 16
 _ID_CHARACTERS = 24
+_ID_END = len(_HEAD) + _ID_CHARACTERS
 
 ERASED = {"code": "erased", "message": "What it answered was erased."}
 _BY_LEDGER = {
@@ -63,7 +64,7 @@ def line_of(item: Item) -> dict[str, Any]:
         if not has_them:
             ours["messages_error"] = said["error"]
     return {
-        "id": _request_id(item),
+        "id": _request_id(item.batch_id, item.index, item.generation),
         "custom_id": item.custom_id,
         "response": answered,
         "error": error,
@@ -85,6 +86,11 @@ def encoded(item: Item) -> bytes:
     return text.encode(errors="backslashreplace") + b"\n"
 
 
+def mark_of(batch_id: str, index: int, generation: int) -> int:
+    """Return what an item's line adds to `ResultsFile.mark`."""
+    return _mark(f'{{"id":"{_request_id(batch_id, index, generation)}'.encode())
+
+
 class ResultsFile:
     """A file of one batch's results in the order of their ends, which grows at its end."""
 
@@ -104,6 +110,9 @@ class ResultsFile:
         self._failed_only = failed_only
         self.lines = 0
         """That are in it."""
+        self.mark = 0
+        """The sum of their ids as numbers: by it files that hold the same lines are told, in
+        whatever order."""
         self.last_seq = 0
         """Of the last one."""
         if path.exists() and not path.is_file():
@@ -135,12 +144,14 @@ class ResultsFile:
             ResultsLost: see `write`.
         """
         new = [item for item in items if self._takes(item)]
-        left = memoryview(b"".join(encoded(item) for item in new))
+        lines = [encoded(item) for item in new]
+        left = memoryview(b"".join(lines))
         with self._explained():
             while left:
                 left = left[self._file.write(left) :]
         if new:
             self.lines += len(new)
+            self.mark += sum(map(_mark, lines))
             self.last_seq = new[-1].seq or 0
 
     def begin_anew(self) -> "ResultsFile":
@@ -207,7 +218,7 @@ class ResultsFile:
             return
 
     def _look(self) -> None:
-        whole, self.lines = _whole_lines(self._file)
+        whole, self.lines, self.mark = _whole_lines(self._file)
         last = _last_line(self._file, whole)
         if last is None:
             self._file.seek(0)
@@ -259,16 +270,25 @@ def _told(line: bytes) -> tuple[object, int]:
         return None, 0
 
 
-def _whole_lines(file: BinaryIO) -> tuple[int, int]:
-    """Return where the last whole line ends, and how many there are."""
-    whole = lines = read = 0
+def _whole_lines(file: BinaryIO) -> tuple[int, int, int]:
+    """Return where the last whole line ends, how many there are, and their mark."""
+    whole = lines = mark = read = 0
+    head = b""
     for piece in _pieces(file):
-        found = piece.count(b"\n")
-        if found:
-            lines += found
-            whole = read + piece.rindex(b"\n") + 1
+        *ends, rest = piece.split(b"\n")
+        for text in ends:
+            mark += _mark(head + text[:_ID_END])
+            head = b""
+        if ends:
+            lines += len(ends)
+            whole = read + len(piece) - len(rest)
+        head = (head + rest[:_ID_END])[:_ID_END]
         read += len(piece)
-    return whole, lines
+    return whole, lines, mark
+
+
+def _mark(line: bytes) -> int:
+    return int.from_bytes(line[:_ID_END], "big")
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
@@ -290,7 +310,7 @@ def _last_line(file: BinaryIO, whole: int) -> bytes | None:
     return tail[:-1].rpartition(b"\n")[2]
 
 
-def _request_id(item: Item) -> str:
-    told = f"{item.batch_id}\0{item.index}\0{item.generation}".encode()
+def _request_id(batch_id: str, index: int, generation: int) -> str:
+    told = f"{batch_id}\0{index}\0{generation}".encode()
     digest = base64.b32encode(hashlib.sha256(told).digest()).decode().lower()
     return f"batch_req_{digest[:_ID_CHARACTERS]}"

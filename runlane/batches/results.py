@@ -3,12 +3,15 @@
 from pathlib import Path
 
 from ledger import Ledger
+from ledger.batch_item import ItemState
 from ledger.batch_record import BatchCounts
 from runlane.batches import presenting
-from runlane.batches.outputs import ResultsFile, ResultsLost
+from runlane.batches.outputs import ResultsFile, ResultsLost, mark_of
 
 PAGE = 200
 """Items that are read at a time."""
+
+_MARKS = 1_000
 
 
 class Results:
@@ -42,13 +45,11 @@ class Results:
         await self._append(self._output, self._errors)
         counts = await self._ledger.batches.counts(self._batch_id)
         ended, failed = presenting.ended(counts), presenting.failed(counts)
-        whole = not counts.unfinished
-        # Nothing that has ended may be missing once all has. More than that are there where
-        # something was tried anew after its line was written.
+        # More than have ended are there where something was tried anew after its line was written.
         if (
             self._output.lines > ended
             or self._errors.lines > failed
-            or (whole and (self._output.lines, self._errors.lines) != (ended, failed))
+            or (not counts.unfinished and not await self._is_whole())
         ):
             await self._begin_anew(in_order=False)
         return counts
@@ -72,6 +73,22 @@ class Results:
             self._output.close()
         finally:
             self._errors.close()
+
+    async def _is_whole(self) -> bool:
+        """Tell whether both files hold what has ended, once each.
+
+        The last line alone doesn't say it: a ledger that was restored may have ended them in
+        another order since.
+        """
+        output = errors = 0
+        items, after = self._ledger.batch_items, -1
+        while page := await items.ended(self._batch_id, after, _MARKS):
+            for index, generation, state in page:
+                mark = mark_of(self._batch_id, index, generation)
+                output += mark
+                errors += 0 if state is ItemState.COMPLETED else mark
+            after = page[-1][0]
+        return (self._output.mark, self._errors.mark) == (output, errors)
 
     async def _append(self, output: ResultsFile, errors: ResultsFile) -> None:
         items = self._ledger.batch_items

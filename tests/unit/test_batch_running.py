@@ -1,6 +1,7 @@
 """A batch is put into the ledger, and its results are brought from there, whoever dies between."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ledger.batch_item import ItemOutcome, ItemState
 from ledger.batch_record import BatchRecord, BatchStatus
 from runlane.batches.checking import Checking, Totals
 from runlane.batches.lines import InputFile
+from runlane.batches.outputs import ResultsFile
 from runlane.batches.results import Results
 from runlane.batches.running import Batches, BatchNotFound, NameTaken
 from runlane.batches.uploading import InputChanged, upload
@@ -269,3 +271,30 @@ async def test_results_in_order_take_the_place_of_others(ledger: Ledger, tmp_pat
         by_end, by_line = ["item-2", "item-0", "item-1"], ["item-0", "item-1", "item-2"]
         assert (by_line if in_order else by_end) == ids(out), in_order
         assert ["item-0"] == ids(errors)
+
+
+@pytest.mark.parametrize("forgotten", [[0, 4, 1], [1, 4, 1, 3, 0]])
+async def test_results_follow_a_ledger_that_was_restored(
+    ledger: Ledger, tmp_path: Path, forgotten: list[int]
+) -> None:
+    """The file tells of ends that the ledger has forgotten, and which came in another order since,
+    or somebody has doubled a line in it: each line stands there once, and none is missing.
+    """
+    write_input(tmp_path / "in.jsonl", 5)
+    batch = await stored(ledger, tmp_path / "in.jsonl")
+    await ledger.batches.set_status(batch.id, BatchStatus.IN_PROGRESS, NOON)
+    lines = [0, 1, 2, 5, 6]
+    for number in (0, 4, 2, 3, 1):
+        await end(ledger, batch, {lines[number]: ItemState.COMPLETED})
+    known = {item.custom_id: item for item in await ledger.batch_items.results(batch.id, 0, 10)}
+    out, errors = tmp_path / "out.jsonl", tmp_path / "err.jsonl"
+    written = ResultsFile(out, batch.id)
+    for seq, number in enumerate(forgotten, start=1):
+        written.put([replace(known[f"item-{number}"], seq=seq)])
+    written.close()
+    results = Results(ledger, batch.id, out, errors)
+    await results.follow()
+    results.close()
+
+    assert [f"item-{number}" for number in range(5)] == sorted(ids(out))
+    assert not errors.exists()
