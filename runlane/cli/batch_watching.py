@@ -56,6 +56,13 @@ class Files:
         """Where what failed goes; None where no results are wanted."""
         return self.errors or (None if self.output is None else places.errors_path(self.output))
 
+    @property
+    def words(self) -> str:
+        """The options by which another command brings the same files, each after a blank."""
+        given = (("-o", self.output), ("--errors", self.errors))
+        named = [f" {option} {output.word(str(path))}" for option, path in given if path]
+        return "".join([*named, " --ordered" if self.ordered else ""])
+
     def check(self) -> None:
         """Refuse what makes no sense.
 
@@ -112,7 +119,7 @@ async def watched(
     from runlane.batches import people  # noqa: PLC0415
     from runlane.cli import batch_progress, batch_standing  # noqa: PLC0415
 
-    session.follow(output.word(batch.name), "batch watch")
+    session.follow(output.word(batch.name), "batch watch", files.words)
     results = files.open(ledger, batch)
     missing = _MissingWorker(client)
     try:
@@ -144,11 +151,14 @@ def _tell_end(standing: "Standing", files: Files) -> None:
     if files.output is not None:
         output.note(f"Results are in {output.safe(str(files.output))}")
     batch = output.word(standing.batch.name)
+    if files.output is None and standing.ended:
+        output.note(f"Its results:  runlane batch results {batch} -o FILE")
     if standing.only_people_left:
         output.note("Only items that wait for people are left. For decisions, and for answers:")
         output.note("  runlane approval list")
         output.note("  runlane list --status requires_action")
-        output.note(f"See them to their end:  runlane batch watch {batch} --wait-for-people")
+        watch = f"runlane batch watch {batch}{files.words} --wait-for-people"
+        output.note(f"See them to their end:  {watch}")
     elif standing.can_be_retried:
         output.note(f"Try what failed again:  runlane batch retry-failed {batch}")
 

@@ -219,7 +219,7 @@ class _Work:
             output.document(presenting.document(batch, await ledger.batches.counts(batch.id)))
         else:
             output.say(f"{batch.id}  {batch.status.value}")
-            output.note(f"See  runlane batch watch {output.word(batch.name)}")
+            output.note(f"See  runlane batch watch {output.word(batch.name)}{self.files.words}")
         return int(ExitCode.DONE)
 
     async def done(self, client: "Runlane", ledger: "Ledger", batches: "Batches") -> int:

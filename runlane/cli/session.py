@@ -25,6 +25,7 @@ class _Session:
     json = False
     followed: str | None = None
     see = ""
+    more = ""
 
 
 _session = _Session()
@@ -34,7 +35,7 @@ def begin(*, json: bool) -> None:
     """Forget an earlier call in the same process."""
     _session.json = json
     _session.followed = None
-    _session.see = ""
+    _session.see = _session.more = ""
 
 
 def wants_json() -> bool:
@@ -42,9 +43,15 @@ def wants_json() -> bool:
     return _session.json
 
 
-def follow(run_id: str, see: str = "poll") -> None:
-    """Note which run goes on if the command is interrupted now, and which command shows it."""
-    _session.followed, _session.see = run_id, see
+def follow(run_id: str, see: str = "poll", more: str = "") -> None:
+    """Note what goes on if the command is interrupted now, and by which words it is shown.
+
+    Args:
+        run_id: of the run; or a batch's name.
+        see: the command that shows it.
+        more: what follows the name there, with a blank before it.
+    """
+    _session.followed, _session.see, _session.more = run_id, see, more
 
 
 def followed() -> str | None:
@@ -129,8 +136,10 @@ def perform_apart(work: Callable[[], Awaitable[int]]) -> None:
 
 def _goes_on() -> str:
     run_id = followed()
-    rest = "." if run_id is None else f"; {run_id} goes on. See  runlane {_session.see} {run_id}"
-    return f"Interrupted{rest}"
+    if run_id is None:
+        return "Interrupted."
+    words = f"{_session.see} {run_id}{_session.more}"
+    return f"Interrupted; {run_id} goes on. See  runlane {words}"
 
 
 def _interrupt(task: asyncio.Task[Any] | None) -> None:

@@ -274,6 +274,7 @@ async def test_what_waits_for_people_is_left_or_waited_for(shell: Shell) -> None
     done = await ended(waiting)
 
     assert "1 with people" in left.out
+    assert f"batch watch {given.name} -o out.jsonl --wait-for-people\n" in left.err
     assert 3 == partial
     assert 0 == done.code, done
     assert sorted(given.ids()) == sorted(line["custom_id"] for line in lines(out))
@@ -379,6 +380,7 @@ async def test_what_must_be_mended_outside_pauses_and_says_how_to_go_on(
     assert says in ran.err
     assert f"Go on with:  runlane batch resume {given.name}" in ran.err
     assert "Going on." in ran.err
+    assert f"Its results:  runlane batch results {given.name} -o FILE\n" in watched.err
     assert (0, 0) == (ran.code, watched.code)
     assert 4 == len(await given.created())
 
@@ -464,7 +466,7 @@ async def test_without_a_worker_it_is_said(bare: Shell) -> None:
     given.add(1)
 
     began = time.monotonic()
-    process = await bare.start("batch", "run", given.name)
+    process = await bare.start("batch", "run", given.name, "-o", "out.jsonl")
     assert process.stderr is not None
     said = (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
     first_word = time.monotonic() - began
@@ -478,4 +480,4 @@ async def test_without_a_worker_it_is_said(bare: Shell) -> None:
     left = await ended(process)
 
     assert 130 == left.code
-    assert f"{given.name} goes on. See  runlane batch watch {given.name}" in left.err
+    assert f"goes on. See  runlane batch watch {given.name} -o out.jsonl\n" in left.err
