@@ -112,7 +112,8 @@ def _run(
 ) -> None:
     """Run every request of a file. The same command goes on where it was.
 
-    Exit codes: 0 all completed, or finished before; 3 some failed; 4 only people's items are left.
+    Exit codes: 0 all completed, or finished before; 1 results can't be written; 2 bad input,
+    nothing was sent; 3 some failed, or it expired or was cancelled; 4 only people's items are left.
     """
     files = Files(output_file, errors, ordered)
     files.check()
