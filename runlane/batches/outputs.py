@@ -105,7 +105,8 @@ class ResultsFile:
         Raises:
             ResultsLost: it holds something else, is in use, or can't be read or written.
         """
-        self.path = path
+        # A file that is written anew takes the place of what a link leads to, not of the link.
+        self.path = Path(os.path.realpath(path)) if path.is_symlink() else path
         self._batch_id = batch_id
         self._failed_only = failed_only
         self.lines = 0
@@ -158,12 +159,15 @@ class ResultsFile:
         """Return an empty one beside it, which `take_place_of` puts in its place.
 
         Raises:
-            ResultsLost: see `write`.
+            ResultsLost: see `write`; or something else lies there.
         """
         beside = self.path.with_name(f"{self.path.name}.new")
+        # What a command that was killed left there is this batch's; anything else is somebody's.
+        anew = ResultsFile(beside, self._batch_id, failed_only=self._failed_only)
         with self._explained():
-            beside.unlink(missing_ok=True)
-        return ResultsFile(beside, self._batch_id, failed_only=self._failed_only)
+            anew._file.truncate(0)
+        anew.lines = anew.mark = anew.last_seq = 0
+        return anew
 
     def take_place_of(self, other: "ResultsFile") -> None:
         """Put this file where the other one is, whole, and go on with it there.
@@ -211,11 +215,23 @@ class ResultsFile:
         except ImportError:
             return
         except BlockingIOError:
-            text = f"Another command is writing results to {self.path}. Let it, or name another."
-            raise ResultsLost(text, param="--output") from None
+            raise self._in_use() from None
         except OSError:
             # A file system without locks.
             return
+        if not self._is_there():
+            # Whoever held it has put another file into its place since it was opened.
+            raise self._in_use()
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _in_use(self) -> ResultsLost:
+        text = f"Another command is writing results to {self.path}. Let it, or name another."
+        return ResultsLost(text, param="--output")
 
     def _look(self) -> None:
         whole, self.lines, self.mark = _whole_lines(self._file)

@@ -98,7 +98,12 @@ class Results:
             output.write(page)
 
     async def _begin_anew(self, *, in_order: bool) -> None:
-        output, errors = self._output.begin_anew(), self._errors.begin_anew()
+        output = self._output.begin_anew()
+        try:
+            errors = self._errors.begin_anew()
+        except BaseException:
+            output.discard()
+            raise
         try:
             if in_order:
                 await self._put_in_order(output, errors)

@@ -229,6 +229,67 @@ def test_a_file_can_be_written_anew_beside_itself(tmp_path: Path) -> None:
     assert ["out.jsonl"] == [each.name for each in tmp_path.iterdir()]
 
 
+def test_what_lies_where_a_file_is_written_anew_is_left_alone(tmp_path: Path) -> None:
+    """It may be somebody's; what another command of this batch has left there is written over."""
+    path, beside = tmp_path / "out.jsonl", tmp_path / "out.jsonl.new"
+    left, theirs = encoded(item(1)) + encoded(item(2))[:9], b"precious\n"
+    file = ResultsFile(path, BATCH)
+    file.write([item(1), item(2)])
+
+    beside.write_bytes(theirs)
+    with pytest.raises(ResultsLost, match=r"out\.jsonl\.new holds something else"):
+        file.begin_anew()
+    kept = beside.read_bytes()
+    beside.write_bytes(left)
+    anew = file.begin_anew()
+    anew.write([item(2), item(3)])
+    anew.take_place_of(file)
+    anew.close()
+
+    assert theirs == kept
+    assert [2, 3] == seqs(path)
+    assert not beside.exists()
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    """What it leads to is written, also anew."""
+    (tmp_path / "there").mkdir()
+    path, link = tmp_path / "there" / "out.jsonl", tmp_path / "link.jsonl"
+    link.symlink_to(path)
+
+    file = ResultsFile(link, BATCH)
+    file.write([item(1)])
+    anew = file.begin_anew()
+    anew.write([item(2)])
+    anew.take_place_of(file)
+    anew.close()
+
+    assert link.is_symlink()
+    assert [2] == seqs(path)
+    assert {path} == set(path.parent.iterdir())
+
+
+def test_a_file_that_was_replaced_while_it_was_opened_is_not_written(tmp_path: Path) -> None:
+    """Another command has put a new one into its place: what is written to the old one is lost."""
+    path = tmp_path / "out.jsonl"
+    first = ResultsFile(path, BATCH)
+    first.write([item(1)])
+
+    replaced: list[ResultsFile] = []
+
+    class Late(ResultsFile):
+        def _hold(self) -> None:
+            anew = first.begin_anew()
+            anew.take_place_of(first)
+            replaced.append(anew)
+            super()._hold()
+
+    with pytest.raises(ResultsLost, match="Another command is writing"):
+        Late(path, BATCH)
+
+    replaced[0].close()
+
+
 def test_two_commands_never_write_to_one_file(tmp_path: Path) -> None:
     """The second one is told, and changes nothing."""
     file = ResultsFile(tmp_path / "out.jsonl", BATCH)
