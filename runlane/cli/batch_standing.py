@@ -46,7 +46,7 @@ class Standing:
 
     def figures(self) -> str:
         """Return what moves, short enough for a line of 80 columns."""
-        parts = []
+        parts = ["cancelling"] if self.batch.status is BatchStatus.CANCELLING else []
         people = self.people or 0
         left = self.counts.unfinished - people
         if self.rate and left > 0 and self.batch.paused_at is None:

@@ -56,6 +56,17 @@ def test_figures_of_a_large_batch_fit_a_terminal() -> None:
     assert "120.0M tokens · cost 450.00" == found.spent()
 
 
+def test_a_cancel_is_told_until_the_end() -> None:
+    """What has begun may take minutes to end, under a limit of requests a minute for one."""
+    states = {ItemState.BEGUN: 64}
+
+    assert (
+        "cancelling · 64 in flight"
+        == standing(states, replace(BATCH, status=BatchStatus.CANCELLING)).figures()
+    )
+    assert "64 in flight" == standing(states).figures()
+
+
 def test_a_429_is_told_for_as_long_as_it_holds() -> None:
     """All stands still meanwhile; a batch that has ended waits for nothing."""
     until = datetime.now(UTC) + timedelta(seconds=40.5)
