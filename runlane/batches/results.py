@@ -35,6 +35,23 @@ class Results:
             self._output.close()
             raise
 
+    async def check_known(self) -> None:
+        """Refuse files that have lines of a batch that isn't in the ledger.
+
+        Raises:
+            ResultsLost: they have. The ledger has forgotten it, and all of it would run once more.
+            LedgerUnavailable: the ledger doesn't answer.
+        """
+        written = next((file for file in (self._output, self._errors) if file.lines), None)
+        if written is None or await self._ledger.batches.find(self._batch_id) is not None:
+            return
+        text = (
+            f"{written.path} holds results of {self._batch_id}, which the ledger doesn't know: it "
+            "was restored from an older copy, has removed the batch, or is another one. Mend that. "
+            "Or move the file away: then all of the batch is run once more."
+        )
+        raise ResultsLost(text, param="--output")
+
     async def follow(self) -> BatchCounts:
         """Write what has ended since the last time; return where the items stand now.
 

@@ -242,7 +242,10 @@ class _Work:
         # Before anything is begun: a place that can't be written is found out now.
         opened = self.files.open(ledger, planned)
         if opened is not None:
-            opened.close()
+            try:
+                await opened.check_known()
+            finally:
+                opened.close()
         batch = await batches.create(planned, person(client.settings))
         name = output.safe(batch.name)
         if batch.status.is_end:

@@ -12,7 +12,7 @@ from ledger.batch_item import ItemOutcome, ItemState
 from ledger.batch_record import BatchRecord, BatchStatus
 from runlane.batches.checking import Checking, Totals
 from runlane.batches.lines import InputFile
-from runlane.batches.outputs import ResultsFile
+from runlane.batches.outputs import ResultsFile, ResultsLost
 from runlane.batches.results import Results
 from runlane.batches.running import Batches, BatchNotFound, NameTaken
 from runlane.batches.uploading import InputChanged, upload
@@ -298,3 +298,33 @@ async def test_results_follow_a_ledger_that_was_restored(
 
     assert [f"item-{number}" for number in range(5)] == sorted(ids(out))
     assert not errors.exists()
+
+
+async def test_a_batch_that_the_ledger_has_forgotten_is_not_begun_over_its_results(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """The ledger was restored from a copy of before it, say: all of it would run once more."""
+    out, errors = tmp_path / "out.jsonl", tmp_path / "err.jsonl"
+    write_input(tmp_path / "in.jsonl", 1)
+    batch = await stored(ledger, tmp_path / "in.jsonl")
+    await ledger.batches.set_status(batch.id, BatchStatus.IN_PROGRESS, NOON)
+    await end(ledger, batch, {0: ItemState.FAILED})
+    [item] = await ledger.batch_items.results(batch.id, 0, 10)
+    for known, path in ((batch.id, out), ("batch_forgotten", tmp_path / "other.jsonl")):
+        written = ResultsFile(path, known)
+        written.write([replace(item, batch_id=known)])
+        written.close()
+
+    going_on = Results(ledger, batch.id, out, errors)
+    await going_on.check_known()
+    going_on.close()
+    fresh = Results(ledger, "batch_fresh", tmp_path / "new.jsonl", errors)
+    await fresh.check_known()
+    fresh.close()
+    forgotten = Results(ledger, "batch_forgotten", tmp_path / "other.jsonl", errors)
+    with pytest.raises(ResultsLost, match="which the ledger doesn't know") as refused:
+        await forgotten.check_known()
+    forgotten.close()
+
+    assert "other.jsonl" in refused.value.message
+    assert 1 == len(ids(tmp_path / "other.jsonl"))
