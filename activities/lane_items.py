@@ -240,8 +240,13 @@ class Items:
             options=self._options,
             began_at=work.began_at,
         )
-        while not await self._promotions.promote(wanted):
-            await self._nap(_BETWEEN_PROMOTIONS)
+        try:
+            while not await self._promotions.promote(wanted):
+                await self._nap(_BETWEEN_PROMOTIONS)
+        except Refused:
+            # It would wait upstream for nobody, and keep its thread from others.
+            await self._requests.cancel(run.id, work.thread_id or "")
+            raise
         await self._journal.write(Promote(index=item.index))
 
     async def _messages(self, work: Work, run: Run) -> str:

@@ -38,6 +38,9 @@ class Promotions(Protocol):
 
         Returns:
             False where Temporal doesn't answer now: the same again does no harm.
+
+        Raises:
+            Refused: Temporal will never take it; nobody drives its upstream run.
         """
         ...
 

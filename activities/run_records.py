@@ -77,6 +77,31 @@ class RunRecords:
         with trail.waiting_for_ledger():
             await self._ledger.runs.record(record, [event])
 
+    async def never_began(self, input: CreateInput, run: Run) -> None:
+        """Record the end of a run of ours whose workflow Temporal refuses to start.
+
+        Args:
+            input: as `created` had it.
+            run: the upstream run, which nobody will drive.
+
+        Raises:
+            ApplicationError: the ledger doesn't answer; retryable.
+        """
+        at = datetime.now(UTC)
+        record = RunRecord(
+            run_id=input.run_id,
+            owner="" if input.asked is None else input.asked.owner,
+            thread_id=input.thread_id,
+            assistant_id=run.assistant_id or None,
+            status="failed",
+            created_at=at if input.asked is None else _instant(input.asked.created_at),
+            updated_at=at,
+            ended_at=at,
+        )
+        event = trail.run_ended(status="failed", upstream_run=run.id, model=run.model)
+        with trail.waiting_for_ledger():
+            await self._ledger.runs.record(record, [event])
+
     async def submitted(self, run_id: str, input: SubmitInput, submitted: Submitted) -> None:
         """Record what became of a round's outputs, and that nobody has to decide its calls now.
 

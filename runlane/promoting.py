@@ -16,9 +16,10 @@ from temporalio.common import (
     WorkflowIDReusePolicy,
 )
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contract import Created
+from activities.lane_failures import Refused
 from activities.promotion import Ended, ToPromote
 from activities.run_records import RunRecords
 from ledger import Ledger
@@ -39,6 +40,10 @@ from workflows.state import RunInput, RunState
 from workflows.view import shown_status
 
 _TIMEOUT = timedelta(seconds=15)
+_NOT_TAKEN = (
+    "The run waits for somebody, and Temporal refuses to keep it; a data directory or "
+    "RUNLANE_PAYLOAD_STORE takes what is too large for it. It says:"
+)
 _FORGOTTEN = "Temporal has forgotten the run before its result was written"
 
 
@@ -60,6 +65,7 @@ class PromotedRuns:
         """Do as `Promotions.promote` says.
 
         Raises:
+            Refused: likewise.
             ApplicationError: the ledger doesn't answer.
         """
         request = _request(wanted)
@@ -72,8 +78,12 @@ class PromotedRuns:
             await start(self._client, self._task_queue, wanted.run_id, request, state)
         except WorkflowAlreadyStartedError:
             return True
-        except RPCError:
-            return False
+        except RPCError as error:
+            if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                return False
+            await self._records.never_began(told, wanted.run)
+            # Temporal's text tells a size or a name, and no content.
+            raise Refused("not_promotable", f"{_NOT_TAKEN} {error.message}") from None
         return True
 
     async def ended(self, run_id: str) -> Ended | None:

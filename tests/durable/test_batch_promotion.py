@@ -4,10 +4,12 @@ import asyncio
 import json
 
 from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
 
 from ledger.approval import ApprovalQuery
 from ledger.batch_item import ItemState
 from runlane.batches import people
+from runlane.embedded import EmbeddedTemporal
 from runlane.orchestrator import Runlane
 from runlane.settings import Settings
 from runlane.tools.functions import tool
@@ -167,3 +169,35 @@ async def test_only_what_asks_somebody_waits_for_people(
     assert (2, 0) == (two, none)
     assert 3 == left.unfinished
     assert "completed" == status
+
+
+async def test_a_run_too_large_for_temporal_holds_no_slot(
+    temporal_server: EmbeddedTemporal, simulator: SimulatorProcess
+) -> None:
+    """Without a place for big payloads a run of over two megabytes can't become one of its own:
+    its line fails and says so, upstream nothing waits on, and the next line has its slot.
+    """
+    bare = await Client.connect(temporal_server.address, data_converter=pydantic_data_converter)
+    lab = Lab(bare, simulator)
+    async with lab.worker(workers=1):
+        await lab.scenario(rounds=[ASK, DONE])
+        batch = Batch(lab)
+        [large, small] = new_threads(2)
+        large[1]["instructions"] = "€" * 250_000
+        large[1]["additional_instructions"] = "€" * 112_000
+        await batch.upload([large, small])
+        await batch.start(lanes=1, window=1)
+        await batch.until(lambda counts: counts.promoted == 1)
+        [result] = await batch.results()
+        [upstream, _] = await batch.upstream_runs()
+        record = await lab.ledger.runs.find(result.run_id or "")
+
+    assert ("item-0", ItemState.FAILED, "not_promotable") == (
+        result.custom_id,
+        result.state,
+        result.error_kind,
+    )
+    assert "Blob data size exceeds limit" in json.loads(result.error or "{}")["message"]
+    assert upstream["status"] in {"cancelling", "cancelled"}
+    assert record is not None
+    assert "failed" == record.status
