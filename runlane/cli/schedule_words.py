@@ -31,8 +31,10 @@ def tell(found: "Described", begun: "Sequence[Begun]" = (), goes: "datetime | No
 
     standing = "paused" if found.paused else "active"
     output.say_parts((output.safe(found.name), "bold"), (f"  {standing}", None))
+    moments = [_moment(each) for each in found.next[:SHOWN]] or ["never"]
     pairs = [
-        ("next", "; ".join(map(_moment, found.next[:SHOWN])) or "never"),
+        ("next", moments[0]),
+        *(("", each) for each in moments[1:]),
         ("cron", f"{_crons(found)}  ({output.safe(found.timezone)})"),
         ("overlap", f"{found.overlap}, {found.skipped:,} skipped"),
         ("catch-up", f"{format_duration(found.catchup_window)}, {found.missed:,} missed"),

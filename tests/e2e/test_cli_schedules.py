@@ -38,7 +38,8 @@ async def test_a_schedule_is_steered_from_the_shell(shell: Shell) -> None:
     gone = await shell("schedule", "show", name, code=6)
 
     assert f"{name}  active\n" in made.out
-    assert "02:30:00+05:45; " in made.out
+    assert 3 == made.out.count(" 02:30:00+05:45\n")
+    assert 80 >= max(map(len, made.out.splitlines()))
     assert "30 2 * * *  (Asia/Kathmandu)" in made.out
     assert "6h, 0 missed" in made.out
     assert made.out == again.out
