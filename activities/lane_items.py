@@ -29,10 +29,11 @@ from runsapi import TERMINAL, Assistants, InvalidParameter, Run, RunStatus, poll
 
 MAX_ATTEMPTS = 4
 """Upstream runs of an item that expire, each in the place of the one before."""
-CANCEL_FOR = 600.0
-"""Seconds in which the end of a cancelled run is waited for."""
-NOT_FOUND_FOR = 600.0
-"""Seconds after which a run that the upstream doesn't know is gone."""
+CANCEL_FOR = 240.0
+"""Seconds in which the end of a cancelled run is waited for. The lane's next turn counts anew, so
+this is less than half of its stay."""
+NOT_FOUND_FOR = 240.0
+"""Seconds after which a run that the upstream doesn't know is gone; likewise."""
 
 _BETWEEN_PROMOTIONS = 1.0
 _LONGEST_WAIT = 60.0
