@@ -43,6 +43,11 @@ def said(error: RPCError, client: Client) -> RunlaneError:
             f"Temporal at {address} doesn't answer: {error.message}. Start it (runlane up), or set "
             "TEMPORAL_ADDRESS to yours."
         )
+    if error.status is RPCStatusCode.RESOURCE_EXHAUSTED:
+        return TemporalUnreachable(
+            f"Temporal at {address} has too much to do: {error.message} The same again may do in a "
+            "moment."
+        )
     if error.status in _FORBIDDEN:
         return TemporalUnreachable(
             f"Temporal at {address} refuses the credentials: {error.message}. Check "

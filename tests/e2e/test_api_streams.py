@@ -170,17 +170,25 @@ class Listener:
         self.opened_at = 0.0
 
     async def listen(self) -> None:
-        """Read to the end."""
+        """Read to the end; where there is too much to do just now, ask again as clients do."""
+        while not await self._read():
+            await asyncio.sleep(1)
+
+    async def _read(self) -> bool:
+        self.text = b""
         reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port)
         try:
             host = self._address.netloc
             writer.write(f"GET {self._path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             while b"data: [DONE]" not in self.text:
                 chunk = await reader.read(65536)
+                if not chunk and self.text.startswith(b"HTTP/1.1 503 "):
+                    return False
                 assert chunk, self.text[-500:]
                 self.text += chunk
                 if b"event: " in chunk and not self.opened_at:
                     self.opened_at = time.monotonic()
+            return True
         finally:
             writer.close()
 
