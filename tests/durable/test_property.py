@@ -120,6 +120,13 @@ class Stage:
             told = [(e["operation"], e["status"], e["accepted"], e["body"]) for e in entries]
             error.add_note(f"{script}\n" + "\n".join(map(str, told)))
             with contextlib.suppress(Exception):
+                events = (await asyncio.wait_for(chain(self._client, run), 10))[-1]
+                kinds = [f"{e.event_id} {EventType.Name(e.event_type)[11:]}" for e in events]
+                error.add_note(", ".join(kinds[-80:]))
+                for event in _failures(events):
+                    failed = event.workflow_task_failed_event_attributes
+                    error.add_note(f"{event.event_id}: {failed.failure.message}")
+            with contextlib.suppress(Exception):
                 view = await asyncio.wait_for(run.handle.result(), 1)
                 error.add_note(view.model_dump_json())
             raise
