@@ -9,12 +9,18 @@ from temporalio.service import RPCError, RPCStatusCode
 from runlane.errors import RunlaneError, TemporalUnreachable
 from runlane.temporal import no_namespace
 
-_SILENT = frozenset(
-    {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
-)
+_SILENT = "doesn't answer: {}. Start it (runlane up), or set TEMPORAL_ADDRESS to yours."
+_FORBIDS = "refuses the credentials: {}. Check TEMPORAL_API_KEY and TEMPORAL_NAMESPACE."
+_UNREACHABLE = {
+    RPCStatusCode.UNAVAILABLE: _SILENT,
+    RPCStatusCode.DEADLINE_EXCEEDED: _SILENT,
+    RPCStatusCode.CANCELLED: _SILENT,
+    RPCStatusCode.RESOURCE_EXHAUSTED: "has too much to do: {} The same again may do in a moment.",
+    RPCStatusCode.UNAUTHENTICATED: _FORBIDS,
+    RPCStatusCode.PERMISSION_DENIED: _FORBIDS,
+}
 # What a server says whose last write failed: it can't tell any more what its database holds.
 _CANT_WRITE = frozenset({"shard status unknown"})
-_FORBIDDEN = frozenset({RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED})
 
 
 @contextmanager
@@ -38,21 +44,8 @@ def said(error: RPCError, client: Client) -> RunlaneError:
             f"Temporal at {address} can't use its database: {error.message}. If that lasts, its "
             "disk may be full; runlane doctor looks."
         )
-    if error.status in _SILENT:
-        return TemporalUnreachable(
-            f"Temporal at {address} doesn't answer: {error.message}. Start it (runlane up), or set "
-            "TEMPORAL_ADDRESS to yours."
-        )
-    if error.status is RPCStatusCode.RESOURCE_EXHAUSTED:
-        return TemporalUnreachable(
-            f"Temporal at {address} has too much to do: {error.message} The same again may do in a "
-            "moment."
-        )
-    if error.status in _FORBIDDEN:
-        return TemporalUnreachable(
-            f"Temporal at {address} refuses the credentials: {error.message}. Check "
-            "TEMPORAL_API_KEY and TEMPORAL_NAMESPACE."
-        )
+    if (how := _UNREACHABLE.get(error.status)) is not None:
+        return TemporalUnreachable(f"Temporal at {address} {how.format(error.message)}")
     if is_namespace_missing(error):
         return no_namespace(address, client.namespace)
     if error.status is RPCStatusCode.INVALID_ARGUMENT and "search attribute" in error.message:
