@@ -1,5 +1,6 @@
 """What a schedule is asked to do, checked before anything is sent."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,7 +38,7 @@ _NEW_THREAD = "thread_new"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timed:
+class Timed(ABC):
     """When a schedule starts something, whatever that is."""
 
     workflow: ClassVar[str]
@@ -81,13 +82,13 @@ class Timed:
             )
             raise InvalidRequest(text, param="--catchup-window")
 
+    @abstractmethod
     def request(self) -> BaseModel:
         """Return what each start asks for, checked."""
-        raise NotImplementedError
 
+    @abstractmethod
     def digest(self) -> str:
         """Return what tells this schedule from another one of its name; who asks doesn't count."""
-        raise NotImplementedError
 
     def _digest_with(self, asked: Mapping[str, Any]) -> str:
         window = None if self.catchup_window is None else self.catchup_window.total_seconds()
